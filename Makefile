@@ -1,0 +1,32 @@
+# Everything a newcomer needs: `make run` and `make test` set up what is missing by themselves.
+
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: run test setup check variables requirements
+.DEFAULT_GOAL := run
+
+run: $(READY)
+	@$(BIN)/python -m embedded
+
+test: $(READY)
+	@$(BIN)/pytest
+
+setup: $(READY)
+
+check: $(READY)
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+$(READY): bin/setup pyproject.toml requirements.txt requirements/dev.txt
+	@bin/setup
+
+# Writes app.json, .env.example and docs/configuration.md from the settings classes.
+variables: $(READY)
+	@$(BIN)/python bin/variables
+
+# Pins every dependency again, after a change of requirements/*.in or to take newer releases.
+requirements: $(READY)
+	@bin/pin

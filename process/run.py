@@ -1,0 +1,59 @@
+"""How a process of ours begins and ends: settings, logs, one event loop, SIGTERM, an exit code.
+
+Exit codes: 0 done, 1 failed, 2 wrong use (a variable or an argument that does not parse).
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import NoReturn
+
+import uvloop
+
+from process.logs import configure_logs
+from process.settings import AnySettings, Settings, SettingsError, read_settings
+
+FAILED = 1
+WRONG_USE = 2
+
+
+class CannotStartError(Exception):
+    """Something this process needs is not there; the text is one sentence with the cure."""
+
+
+def settings_or_exit(model: type[AnySettings]) -> AnySettings:
+    """Read the settings and set up the logs, or say what is wrong and exit with 2."""
+    try:
+        settings = read_settings(model, os.environ)
+    except SettingsError as error:
+        give_up(str(error), WRONG_USE)
+    configure_logs(settings.log_level if isinstance(settings, Settings) else "info")
+    return settings
+
+
+def run(main: Callable[[], Coroutine[object, object, int]]) -> NoReturn:
+    """Run `main` on uvloop and exit with what it returns; CannotStartError is one sentence and 1."""
+    try:
+        code = uvloop.run(main())
+    except CannotStartError as error:
+        give_up(str(error), FAILED)
+    except KeyboardInterrupt:
+        code = 130  # as a shell reports a command that Ctrl-C ended
+    sys.exit(code)
+
+
+def give_up(sentence: str, code: int) -> NoReturn:
+    """Say one sentence on stderr and exit."""
+    print(sentence, file=sys.stderr)  # noqa: T201 (before, or instead of, the log)
+    sys.exit(code)
+
+
+def stop_on_signals() -> asyncio.Event:
+    """Give an event that is set by SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop

@@ -1,0 +1,110 @@
+"""What the operator set: environment variables, read once at start into one small frozen object a process.
+
+A settings class is a pydantic model whose fields are the variables in lower case, with their defaults and
+their meaning; nothing else in the code reads the environment. An empty variable counts as unset, and every
+secret can also come from a file named by NAME_FILE.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+REDIS_SHARDS = "REDIS_URL_CLICKSTORE"
+
+
+class SettingsError(Exception):
+    """One sentence a variable: its name, what was wanted, and the cure."""
+
+
+class Settings(BaseModel):
+    """The base of every process's settings."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(str.lower)] = Field(
+        "info", description="debug, info, warning or error"
+    )
+
+
+class RedisSettings(BaseModel):
+    """Where the queues are: the same for the collector and the kafkastore."""
+
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"), description="a redis:// or rediss:// URL"
+    )
+    redis_tls_url: SecretStr | None = Field(None, description="a rediss:// URL; used before REDIS_URL")
+    redis_url_clickstore: tuple[SecretStr, ...] = Field(
+        (), description="several Redis: REDIS_URL_CLICKSTORE_1, _2, …; used before the other two"
+    )
+    redis_tls_insecure: bool = Field(
+        default=False, description="1 accepts any certificate of a rediss:// server"
+    )
+    queues: int = Field(1, ge=1, le=64, description="queues on each Redis, 1 to 64")
+
+    @property
+    def redis_urls(self) -> tuple[str, ...]:
+        """The Redis servers in use, in order: the numbered ones, else REDIS_TLS_URL, else REDIS_URL."""
+        urls = self.redis_url_clickstore or (self.redis_tls_url or self.redis_url,)
+        return tuple(url.get_secret_value() for url in urls)
+
+
+AnySettings = TypeVar("AnySettings", bound=BaseModel)
+
+
+def read_settings(model: type[AnySettings], environ: Mapping[str, str]) -> AnySettings:
+    """Read every variable of `model` from `environ`; raise SettingsError that names each one that is wrong."""
+    given: dict[str, object] = {}
+    for field, info in model.model_fields.items():
+        variable = field.upper()
+        if variable == REDIS_SHARDS:
+            value: object = _shards(environ)
+        else:
+            value = _value(
+                environ, variable, secret=SecretStr in (info.annotation, *get_args(info.annotation))
+            )
+        if value:
+            given[field] = value
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_sentences(model, error))) from None
+
+
+def _value(environ: Mapping[str, str], variable: str, *, secret: bool) -> str | None:
+    value = environ.get(variable) or None
+    file = environ.get(f"{variable}_FILE") or None if secret else None
+    if file is None:
+        return value
+    if value is not None:
+        raise SettingsError(f"{variable} and {variable}_FILE are both set: keep one of them.")
+    try:
+        return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{variable}_FILE: {file} cannot be read ({error}).") from None
+
+
+def _shards(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Every REDIS_URL_CLICKSTORE… that is set, by its number; names without one come first."""
+
+    def number(variable: str) -> tuple[int, str]:
+        digits = re.search(r"(\d+)$", variable)
+        return (int(digits[1]) if digits else -1, variable)
+
+    names = {name.removesuffix("_FILE") for name in environ if name.startswith(REDIS_SHARDS)}
+    values = (_value(environ, name, secret=True) for name in sorted(names, key=number))
+    return tuple(value for value in values if value)
+
+
+def _sentences(model: type[BaseModel], error: ValidationError) -> list[str]:
+    sentences = []
+    for problem in error.errors(include_url=False):
+        field = str(problem["loc"][0]) if problem["loc"] else ""
+        if field in model.model_fields:
+            wanted = model.model_fields[field].description
+            sentences.append(f"{field.upper()} does not parse ({problem['msg']}); wanted: {wanted}.")
+        else:
+            sentences.append(problem["msg"].removeprefix("Value error, "))
+    return sentences
