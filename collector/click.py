@@ -1,0 +1,188 @@
+"""Who clicked what, when → Event. Pure: the clock, the event id and the platform are given."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from functools import lru_cache
+from hashlib import md5
+from typing import Final, Literal
+
+from collector.event import (
+    CLICK_PATH,
+    CLICKS,
+    ORPHAN_PATH,
+    ORPHANS,
+    Event,
+    Value,
+    decode_query,
+    encode_params,
+    encode_query,
+    utc_time,
+)
+from links.link import Link
+
+OrphanReason = Literal["unknown", "not_started", "expired", "disabled"]
+
+_NOT_IN_REQPARAMS: Final = frozenset(
+    {b"adid", b"idfa", b"gadid", b"click", b"idfa_md5", b"idfa_sha1", b"partner_data"}
+)
+_UTM: Final = ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content")
+
+_UUID_WITHOUT_DASHES: Final = re.compile(rb"[0-9A-Fa-f]{32}")
+_UUID: Final = re.compile(rb"[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}")
+_MD5: Final = re.compile(rb"[0-9A-Fa-f]{32}")
+_SHA1: Final = re.compile(rb"[0-9A-Fa-f]{40}")
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request, as far as its event is concerned."""
+
+    event_id: str
+    """UUIDv7."""
+    at_ms: int
+    """Unix time in milliseconds; the one reading of the clock this event has."""
+    ip: str
+    user_agent: bytes
+    query: bytes = b""
+    """The raw query string."""
+    referer: str | None = None
+    """As far as it may be kept."""
+    signals: str = ""
+
+    @property
+    def seconds(self) -> int:
+        """The time in whole seconds."""
+        return self.at_ms // 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Click:
+    """A visit that found its link."""
+
+    link: Link
+    visit: Visit
+    platform: str
+    redirect_url: str | None
+    """What the visitor was answered; None if the link has no target and nothing stands in for it."""
+    zone: tzinfo | None = None
+    """Of the times as the original writes them; None: the process's own."""
+
+    def event(self) -> Event:
+        """Give the event: all sixteen of the original's params, and ours where they are not empty."""
+        link, visit = self.link, self.visit
+        query = decode_query(visit.query)
+        last = dict(query)
+        adid = _adid(last)
+        idfa_comb = _idfa_comb(adid, last)
+        window = link.attribution_window_idfa if idfa_comb else link.attribution_window_fingerprint
+        params: dict[str, Value] = {
+            "ad": _text(link.ad),
+            "adgroup": _text(link.adgroup),
+            "adid": adid,
+            "attr_window_from": _local_time(visit.seconds, self.zone),
+            "attr_window_till": None
+            if window is None
+            else _local_time(visit.seconds + 60 * window, self.zone),
+            "campaign": _text(link.campaign),
+            "campaign_link_id": b"%d" % link.id,
+            "click": last.get(b"click"),
+            "created_at": _local_time(visit.seconds, self.zone),
+            "idfa_comb": idfa_comb,
+            "lookup_key": lookup_key(idfa_comb, visit.ip, self.platform),
+            "network": _text(link.network),
+            "partner_data": _first_present(last, b"partner_data", b"cb"),
+            "redirect_url": _text(self.redirect_url),
+            "reqparams": _reqparams(query),
+            "user_id": None if link.user_id is None else b"%d" % link.user_id,
+        }
+        extras = {
+            "clicked_at": utc_time(visit.at_ms),
+            "event_id": visit.event_id,
+            "referer": visit.referer,
+            "signals": visit.signals,
+            "slug": link.slug,
+            "trigger": "qr" if last.get(b"qr") == b"1" else "link",
+        }
+        params.update(
+            (name, value.encode("utf-8", "surrogateescape")) for name, value in extras.items() if value
+        )
+        for name in _UTM:
+            if value := _text(getattr(link, name)) or last.get(name.encode()):
+                params[name] = value
+        return Event(visit.ip, visit.seconds, CLICKS, CLICK_PATH, encode_params(params), visit.user_agent)
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A visit whose link is not there, or not now."""
+
+    visit: Visit
+    path: str
+    """As requested."""
+    reason: OrphanReason
+    redirect_url: str | None
+
+    def event(self) -> Event:
+        """Give the event; what is empty is left out."""
+        visit = self.visit
+        extras = {
+            "clicked_at": utc_time(visit.at_ms),
+            "event_id": visit.event_id,
+            "path": self.path,
+            "reason": self.reason,
+            "redirect_url": self.redirect_url,
+            "referer": visit.referer,
+            "signals": visit.signals,
+        }
+        params: dict[str, Value] = {
+            name: value.encode("utf-8", "surrogateescape") for name, value in extras.items() if value
+        }
+        if reqparams := _reqparams(decode_query(visit.query)):
+            params["reqparams"] = reqparams
+        return Event(visit.ip, visit.seconds, ORPHANS, ORPHAN_PATH, encode_params(params), visit.user_agent)
+
+
+def lookup_key(idfa_comb: bytes | None, ip: str, platform: str) -> bytes:
+    """Give the key by which an install finds its click: MD5 hex of the advertising id, else of ip and platform."""
+    who = idfa_comb or f"{ip}.{platform}".encode()
+    return md5(who.lower(), usedforsecurity=False).hexdigest().encode()
+
+
+@lru_cache(maxsize=256)  # the same, times the attribution windows in use
+def _local_time(seconds: int, zone: tzinfo | None) -> bytes:
+    return datetime.fromtimestamp(seconds, UTC).astimezone(zone).isoformat(timespec="seconds").encode()
+
+
+def _text(value: str | None) -> bytes | None:
+    return None if value is None else value.encode()
+
+
+def _first_present(params: Mapping[bytes, bytes | None], *names: bytes) -> bytes | None:
+    """Give the first that has a value, be it empty; a bare key has none."""
+    return next((value for name in names if (value := params.get(name)) is not None), None)
+
+
+def _adid(params: Mapping[bytes, bytes | None]) -> bytes | None:
+    adid = _first_present(params, b"adid", b"idfa", b"gadid")
+    if adid is not None and _UUID_WITHOUT_DASHES.fullmatch(adid):
+        adid = b"-".join((adid[:8], adid[8:12], adid[12:16], adid[16:20], adid[20:]))
+    return None if adid is None else adid.upper()
+
+
+def _idfa_comb(adid: bytes | None, params: Mapping[bytes, bytes | None]) -> bytes | None:
+    """Give the one advertising id to know a device by: the id itself, else its MD5, else its SHA-1."""
+    if adid and _UUID.search(adid):
+        return adid
+    for name, form in ((b"idfa_md5", _MD5), (b"idfa_sha1", _SHA1)):
+        value = params.get(name)
+        if value and form.search(value):
+            return value.lower()
+    return None
+
+
+def _reqparams(query: list[tuple[bytes, bytes | None]]) -> bytes:
+    """Give every other request parameter as a query again, sorted by name, repeats in their order."""
+    others = (pair for pair in query if pair[0] not in _NOT_IN_REQPARAMS)
+    return encode_query(sorted(others, key=lambda pair: pair[0]))

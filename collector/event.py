@@ -1,0 +1,155 @@
+"""The event line everybody shares: what the collector writes to Redis and the kafkastore reads from it.
+
+    <ip> <epoch seconds> <topic> <path> <params> <user agent>
+
+Single spaces; the user agent is everything after the params, may hold spaces and may be empty. Others push such
+lines too, so decoding is total: whatever bytes come in, out comes a whole Event or a MalformedEventError.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Final
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+CLICKS: Final = "clicks"
+REFERRALS: Final = "referrals"
+ORPHANS: Final = "orphans"
+
+CLICK_PATH: Final = "/t/click"
+REFERRAL_PATH: Final = "/t/referral"
+ORPHAN_PATH: Final = "/t/orphan"
+
+NO_PARAMS: Final = b"p"
+"""The params of an in-app event without a query: a field of the line is never empty."""
+
+Value = bytes | None | list[bytes | None]
+"""None is a bare key (`k`), b"" an empty value (`k=`), a list a repeated key."""
+
+_USER_AGENT_CONTROLS: Final = bytes.maketrans(b"\r\n\t\0", b"    ")
+_FORBIDDEN_BEFORE_USER_AGENT: Final = (b"\0", b"\r", b"\n")
+_FIELDS_BEFORE_USER_AGENT: Final = 5
+_TIMESTAMP_DIGITS: Final = 10
+
+
+class MalformedEventError(ValueError):
+    """A line that is no event. `topic` is the line's own where it could be told."""
+
+    def __init__(self, reason: str, topic: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.topic = topic
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing a visitor did, as it travels from the collector to the kafkastore."""
+
+    ip: str
+    at: int
+    """Unix time in seconds."""
+    topic: str
+    path: str
+    params: bytes
+    """As in a query string, `encode_params` of what was known."""
+    user_agent: bytes = b""
+
+    def encode(self) -> bytes:
+        """Give the line; controls in the user agent become spaces, so that it stays one line."""
+        user_agent = self.user_agent.translate(_USER_AGENT_CONTROLS)
+        return b"%b %d %b %b %b %b" % (
+            self.ip.encode(),
+            self.at,
+            self.topic.encode(),
+            self.path.encode(),
+            self.params,
+            user_agent,
+        )
+
+    @staticmethod
+    def decode(line: bytes, topics: Collection[str]) -> "Event":
+        """Read one line; raise MalformedEventError for anything but an event of one of `topics`.
+
+        Field 1 may be no address: the event is whole all the same, only nobody knows where it came from.
+        """
+        fields = line.split(b" ", _FIELDS_BEFORE_USER_AGENT)
+        topic = _topic(fields, topics)
+        if len(fields) < _FIELDS_BEFORE_USER_AGENT:
+            raise MalformedEventError("fewer than five fields", topic)
+        ip, at, _, path, params, *user_agent = fields
+        if not (ip and at and path and params and fields[2]):
+            raise MalformedEventError("an empty field", topic)
+        before_user_agent = line[: len(line) - len(user_agent[0])] if user_agent else line
+        if any(control in before_user_agent for control in _FORBIDDEN_BEFORE_USER_AGENT):
+            raise MalformedEventError("a control character outside the user agent", topic)
+        if topic is None:
+            raise MalformedEventError("unknown topic")
+        if not (at.isdigit() and len(at) <= _TIMESTAMP_DIGITS):
+            raise MalformedEventError("the time is not 1 to 10 digits", topic)
+        if not path.startswith(b"/"):
+            raise MalformedEventError("the path does not start with a slash", topic)
+        try:
+            path_text = path.decode()
+        except UnicodeDecodeError:
+            raise MalformedEventError("the path is not UTF-8", topic) from None
+        return Event(
+            ip=ip.decode("utf-8", "replace"),
+            at=int(at),
+            topic=topic,
+            path=path_text,
+            params=params,
+            user_agent=user_agent[0] if user_agent else b"",
+        )
+
+
+def _topic(fields: list[bytes], topics: Collection[str]) -> str | None:
+    topic = fields[2].decode("utf-8", "replace") if len(fields) > 2 else ""  # noqa: PLR2004 (its place in the line)
+    return topic if topic in topics else None
+
+
+def encode_params(params: Mapping[str, Value]) -> bytes:
+    """Encode in byte order of the keys; every byte but A-Za-z0-9-._~ becomes %XX."""
+    return encode_query((key.encode(), params[key]) for key in sorted(params))
+
+
+def encode_query(params: Iterable[tuple[bytes, Value]]) -> bytes:
+    """Encode pairs in the order given."""
+    parts = []
+    for key, value in params:
+        name = quote_from_bytes(key, safe="")
+        values = value if isinstance(value, list) else (value,)
+        parts += [name if one is None else f"{name}={quote_from_bytes(one, safe='')}" for one in values]
+    return "&".join(parts).encode()
+
+
+def decode_query(query: bytes) -> list[tuple[bytes, bytes | None]]:
+    """Decode a query string into pairs, in order: `+` is a space, `;` no separator, a bare key's value None."""
+    pairs: list[tuple[bytes, bytes | None]] = []
+    for part in query.replace(b"+", b" ").split(b"&"):
+        if part:
+            key, equals, value = part.partition(b"=")
+            pairs.append((unquote_to_bytes(key), unquote_to_bytes(value) if equals else None))
+    return pairs
+
+
+def decode_params(query: bytes) -> dict[bytes, Value]:
+    """Decode a query string into a dict: a repeated key's values become a list, in order."""
+    params: dict[bytes, Value] = {}
+    for key, value in decode_query(query):
+        if key not in params:
+            params[key] = value
+        else:
+            first = params[key]
+            params[key] = [*first, value] if isinstance(first, list) else [first, value]
+    return params
+
+
+def utc_time(at_ms: int) -> str:
+    """Give a time as RFC 3339 in UTC with milliseconds."""
+    return f"{_utc_seconds(at_ms // 1000)}.{at_ms % 1000:03d}Z"
+
+
+@lru_cache(maxsize=16)  # clicks come in the order of time: a handful of seconds are in use at once
+def _utc_seconds(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")

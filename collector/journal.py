@@ -1,0 +1,285 @@
+"""The journal: an event is in a file of this process before the visitor is answered.
+
+One folder a journal, `JOURNAL_DIR/<uuid>/`, holding
+
+    lock                        locked by the process that writes or ships it, for as long as it lives
+    queue                       the id of the queue it ships to, written before the first attempt
+    <position>.segment          a header line, then records: length, CRC-32, event line
+
+A position counts the bytes of records since the journal began; a segment is named by the position it begins
+at. A journal is written by the process that created it and by no other; journals found are only shipped.
+The first append that fails or falls short seals the segment, so only a segment's tail can be torn.
+"""
+
+import errno
+import fcntl
+import os
+import shutil
+import struct
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+from zlib import crc32
+
+SEGMENT_BYTES: Final = 8 * 1024 * 1024
+"""A segment is the unit of removal; small beside JOURNAL_MAX_BYTES (1 GiB), large beside one batch (1 MiB)."""
+
+_RECORD: Final = struct.Struct("<II")
+_SUFFIX: Final = ".segment"
+
+
+class JournalFullError(Exception):
+    """The journal holds JOURNAL_MAX_BYTES that are not shipped yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some records of a journal, in order."""
+
+    lines: list[bytes]
+    end: int
+    """The position after them."""
+    torn: int = 0
+    """Bytes passed over because no whole record stood there."""
+
+
+class Journal:
+    """A journal that this process holds the lock of: its own, or one it found."""
+
+    def __init__(self, folder: Path, lock: int) -> None:
+        self.folder = folder
+        self.id = folder.name
+        self._lock = lock
+
+    @property
+    def queue_id(self) -> str | None:
+        """The queue this journal ships to, or None as long as no attempt was made."""
+        file = self.folder / "queue"
+        return file.read_text() if file.exists() else None
+
+    def bind(self, queue_id: str) -> None:
+        """Write down, for good, which queue this journal ships to."""
+        written = self.folder / "queue.tmp"
+        written.write_text(queue_id)
+        written.rename(self.folder / "queue")
+
+    def segments(self) -> list[tuple[int, Path]]:
+        """Give the segments there are, by the position each begins at."""
+        return sorted((int(path.stem), path) for path in self.folder.glob(f"*{_SUFFIX}"))
+
+    def end(self) -> int:
+        """Give the position after the last whole or torn record."""
+        segments = self.segments()
+        return segments[-1][0] + _record_bytes(segments[-1][1]) if segments else 0
+
+    def read(self, position: int, *, most_lines: int, most_bytes: int, until: int | None = None) -> Chunk:
+        """Read whole records from `position` on, not past `until`; an empty chunk at the end of the journal.
+
+        A position in a segment that is gone goes on at the first one that is there.
+        """
+        segments = self.segments()
+        for number, (begin, path) in enumerate(segments):
+            following = segments[number + 1][0] if number + 1 < len(segments) else None
+            if following is not None and following <= position:
+                continue
+            sealed = following is not None or until is None
+            limit = following if following is not None else until
+            chunk = _read_segment(
+                path,
+                begin,
+                max(position, begin),
+                limit,
+                most_lines=most_lines,
+                most_bytes=most_bytes,
+                sealed=sealed,
+            )
+            if chunk.lines or chunk.torn:
+                return chunk
+        return Chunk([], position)
+
+    def forget(self, position: int, *, older_than: float) -> int:
+        """Remove segments that end at or before `position` and were written before the Unix time `older_than`.
+
+        Gives the bytes removed.
+        """
+        removed = 0
+        segments = self.segments()
+        for (_, path), (following, _) in pairwise(segments):
+            stat = path.stat()
+            if following > position or stat.st_mtime >= older_than:
+                break
+            path.unlink()
+            removed += stat.st_size
+        return removed
+
+    def last_written(self) -> float:
+        """Give the Unix time of the last append."""
+        segments = self.segments()
+        return segments[-1][1].stat().st_mtime if segments else 0.0
+
+    def remove(self) -> None:
+        """Remove the journal and let go of its lock."""
+        shutil.rmtree(self.folder)
+        self.release()
+
+    def release(self) -> None:
+        """Let another process take this journal up."""
+        os.close(self._lock)
+
+
+class OpenJournal(Journal):
+    """The journal this process appends to."""
+
+    def __init__(self, directory: Path, max_bytes: int) -> None:
+        """Create it under `directory`; raises OSError where nothing can be written."""
+        name = str(uuid.uuid4())
+        unlocked = directory / f".{name}"
+        unlocked.mkdir(parents=True)
+        lock = os.open(unlocked / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Others see the journal only now that it is locked: they would take it for one left behind.
+        super().__init__(unlocked.rename(directory / name), lock)
+        self.position = 0
+        """Where the next record goes."""
+        self.size = 0
+        """Bytes on disk."""
+        self._max_bytes = max_bytes
+        self._segment_bytes = min(SEGMENT_BYTES, max(max_bytes // 8, 1))
+        self._segment = -1
+        self._segment_end = 0
+
+    def append(self, line: bytes) -> None:
+        """Write one record; raises JournalFullError, or OSError when the disk refuses it."""
+        record = _RECORD.pack(len(line), crc32(line)) + line
+        if self.size + len(record) > self._max_bytes:
+            raise JournalFullError
+        if self.position + len(record) > self._segment_end:
+            self._seal()
+            self._open_segment()
+        try:
+            written = os.write(self._segment, record)
+        except OSError:
+            self._seal()
+            raise
+        self.position += written
+        self.size += written
+        if written != len(record):
+            self._seal()
+            raise OSError(f"{self.folder}: only {written} of {len(record)} bytes could be written")
+
+    def forget(self, position: int, *, older_than: float) -> int:
+        """Remove shipped segments: old ones, and any where the space is needed (see Journal.forget)."""
+        if self.size > self._max_bytes // 2:
+            older_than = time.time() + 1
+        removed = super().forget(position, older_than=older_than)
+        self.size -= removed
+        return removed
+
+    def close(self) -> None:
+        """Append no more."""
+        self._seal()
+
+    def _open_segment(self) -> None:
+        path = self.folder / f"{self.position:020d}{_SUFFIX}"
+        header = b"onward journal 1 %b\n" % self.id.encode()
+        segment = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        try:
+            written = os.write(segment, header)
+        except OSError:
+            written = 0
+        if written != len(header):
+            os.close(segment)
+            path.unlink()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._segment = segment
+        self._segment_end = self.position + self._segment_bytes
+        self.size += len(header)
+
+    def _seal(self) -> None:
+        if self._segment >= 0:
+            os.close(self._segment)
+        self._segment = -1
+        self._segment_end = 0
+
+
+def journals_left_behind(directory: Path) -> Iterator[Journal]:
+    """Lock and give the journals whose process is gone."""
+    if directory.is_dir():
+        for folder in sorted(directory.iterdir()):
+            if not folder.name.startswith(".") and folder.is_dir() and (lock := _lock(folder)) is not None:
+                yield Journal(folder, lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """Take the folder's lock, or give None if another process holds it or the folder is just being removed."""
+    try:
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    if not (folder / "lock").exists():
+        os.close(lock)
+        return None
+    return lock
+
+
+def _record_bytes(path: Path) -> int:
+    with path.open("rb") as file:
+        header = len(file.readline())
+    return path.stat().st_size - header
+
+
+def _read_segment(
+    path: Path,
+    begin: int,
+    position: int,
+    limit: int | None,
+    *,
+    most_lines: int,
+    most_bytes: int,
+    sealed: bool,
+) -> Chunk:
+    """Read records of one segment from `position` up to `limit` (None: its end).
+
+    In a sealed segment what is no whole record is passed over; in the one still written to it is not there yet.
+    """
+    with path.open("rb") as file:
+        header = len(file.readline())
+        end = begin + path.stat().st_size - header if limit is None else limit
+        file.seek(header + position - begin)
+        data = file.read(min(most_bytes, end - position))
+        lines, used, torn = _records(data, most_lines)
+        if not used and len(data) < end - position:
+            # One record larger than most_bytes: it goes alone.
+            data += file.read(end - position - len(data))
+            lines, used, torn = _records(data, 1)
+    if not used and sealed:
+        return Chunk([], end, torn=end - position)
+    return Chunk(lines, position + used, torn)
+
+
+def _records(data: bytes, most_lines: int) -> tuple[list[bytes], int, int]:
+    """Split into (lines, bytes used, bytes of records whose checksum is wrong)."""
+    lines: list[bytes] = []
+    position = torn = 0
+    size = len(data)
+    while len(lines) < most_lines and position + _RECORD.size <= size:
+        length, checksum = _RECORD.unpack_from(data, position)
+        end = position + _RECORD.size + length
+        if end > size:
+            break
+        line = data[position + _RECORD.size : end]
+        if crc32(line) == checksum:
+            lines.append(line)
+        else:
+            torn += end - position
+        position = end
+    return lines, position, torn

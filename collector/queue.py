@@ -1,0 +1,69 @@
+"""The queue that collector and kafkastore share: its names in Redis, and a client that repeats nothing.
+
+Lines are pushed at the tail of the list `click_queue` and taken from its head. With QUEUES=n there are also
+`click_queue:1` … `click_queue:n-1`. Every other key of a queue carries its name as a hash tag, so that one
+script may touch them all on Redis Cluster too.
+"""
+
+import uuid
+from dataclasses import dataclass
+from typing import Final
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+CLICK_QUEUE: Final = "click_queue"
+
+REDIS_TIMEOUT_SECONDS: Final = 1.0
+"""A Redis that does not answer within this is away: what waits for it is safe in the journal or the queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueKeys:
+    """The names of one queue's keys."""
+
+    list: str
+
+    def key(self, name: str) -> str:
+        """Give the key `name` of this queue, in the hash slot of its list."""
+        return f"{{{self.list}}}:{name}"
+
+    @property
+    def id(self) -> str:
+        """The queue's id, a random UUID that stays with the data wherever the server moves."""
+        return self.key("id")
+
+    def position(self, journal_id: str) -> str:
+        """How far the journal has arrived in this queue."""
+        return self.key(f"journal:{journal_id}")
+
+
+def queue_keys(queues: int) -> list[QueueKeys]:
+    """Name the queues of one Redis."""
+    return [QueueKeys(CLICK_QUEUE if number == 0 else f"{CLICK_QUEUE}:{number}") for number in range(queues)]
+
+
+def open_redis(url: str, *, tls_insecure: bool = False) -> Redis:
+    """Give a client of our rules: every wait is bounded, and no command is ever sent twice by the client.
+
+    A command whose reply was lost may have been carried out; whoever sent it asks, and decides.
+    """
+    insecure = {"ssl_cert_reqs": "none", "ssl_check_hostname": False}
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=16,  # a process has a handful of coroutines that talk to one Redis
+        timeout=REDIS_TIMEOUT_SECONDS,
+        socket_timeout=REDIS_TIMEOUT_SECONDS,
+        socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+        **(insecure if tls_insecure and url.startswith("rediss://") else {}),
+    )
+    return Redis.from_pool(pool)
+
+
+async def queue_id(redis: Redis, keys: QueueKeys) -> str:
+    """Give the queue's id, minting it where there is none."""
+    await redis.set(keys.id, str(uuid.uuid4()), nx=True)
+    stored = await redis.get(keys.id)
+    return str(stored, "ascii")  # type: ignore[arg-type]  # redis types every answer as anything

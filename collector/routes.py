@@ -1,0 +1,144 @@
+"""One coroutine per URL, then the table of them.
+
+The table is ours because the contract is about the path as it was sent: case-sensitive, in order, nothing
+decoded, folded or stripped.
+"""
+
+import re
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import hdrs, web
+
+from collector.app import Collector, new_event_id
+from collector.click import Click, Orphan, OrphanReason, Visit
+from collector.platform import platform_of
+from collector.referer import kept_referer
+from collector.signals import signals_of
+from links.link import state_of
+
+_GIF: Final = bytes.fromhex(
+    "47494638396101000100800100000000ffffff21f90401000001002c00000000010001000002024c01003b"
+)
+_LINK_ID: Final = re.compile(r"[0-9]{1,18}")
+_WHY: Final = "X-Onward"
+"""The header in which every refusal says why, for a developer to read."""
+
+
+async def click(collector: Collector, request: web.BaseRequest, link_id: str) -> web.Response:
+    """Send the visitor to the link's target; the click is in the journal before that."""
+    visit = _visit(collector, request)
+    link = collector.links.by_id(int(link_id)) if _LINK_ID.fullmatch(link_id) else None
+    if link is None:
+        return _orphan(collector, request, visit, "unknown")
+    state = state_of(link, visit.at_ms)
+    if state != "live":
+        return _orphan(collector, request, visit, state)
+    platform = platform_of(visit.user_agent)
+    target = link.target(platform) or collector.settings.not_found_url
+    collector.record(Click(link, visit, platform, target).event())
+    return _redirect(target, otherwise="no-target")
+
+
+async def check(collector: Collector, _request: web.BaseRequest) -> web.Response:
+    """Tell whether every Redis answers."""
+    if await collector.redis_alive():
+        return web.Response(text="OK")
+    return web.Response(status=503, text="Database unreachable")
+
+
+async def healthz(_collector: Collector, _request: web.BaseRequest) -> web.Response:
+    """Tell that the loop turns."""
+    return web.Response(text="OK")
+
+
+async def robots(_collector: Collector, _request: web.BaseRequest) -> web.Response:
+    """Ask crawlers to leave links alone."""
+    return web.Response(text="User-agent: *\nDisallow: /\n")
+
+
+async def favicon(_collector: Collector, _request: web.BaseRequest) -> web.Response:
+    """Give the smallest picture there is."""
+    return web.Response(body=_GIF, content_type="image/gif")
+
+
+Handler = Callable[..., Awaitable[web.Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Which coroutine answers which paths; the pattern's groups are its arguments."""
+
+    path: re.Pattern[str]
+    handler: Handler
+
+
+ROUTES: Final = (
+    Route(re.compile(r"/check"), check),
+    Route(re.compile(r"/healthz"), healthz),
+    Route(re.compile(r"/click/([^/]*)/go"), click),
+    Route(re.compile(r"/robots\.txt"), robots),
+    Route(re.compile(r"/favicon\.ico"), favicon),
+)
+_METHODS: Final = "GET, HEAD, OPTIONS"
+
+
+async def answer(collector: Collector, request: web.BaseRequest) -> web.Response:
+    """Answer one request by the first route that matches its raw path."""
+    path = raw_path(request)
+    for route in ROUTES:
+        if match := route.path.fullmatch(path):
+            if request.method in (hdrs.METH_GET, hdrs.METH_HEAD):
+                response = await route.handler(collector, request, *match.groups())
+            elif request.method == hdrs.METH_OPTIONS:
+                response = web.Response(status=204, headers={hdrs.ALLOW: _METHODS})
+            else:
+                response = web.Response(
+                    status=405, headers={hdrs.ALLOW: _METHODS, _WHY: "method-not-allowed"}
+                )
+            break
+    else:
+        response = web.Response(status=404, headers={_WHY: "no-such-path"})
+    response.headers[hdrs.SERVER] = "onward"
+    return response
+
+
+def raw_path(request: web.BaseRequest) -> str:
+    """Give the path as it was sent, without the query; of an absolute URL only its path."""
+    path = request.raw_path.partition("?")[0]
+    if not path.startswith("/"):
+        path = "/" + path.partition("://")[2].partition("/")[2]
+    return path
+
+
+def _visit(collector: Collector, request: web.BaseRequest) -> Visit:
+    settings = collector.settings
+    headers = request.headers
+    peer = request.transport.get_extra_info("peername") if request.transport else None
+    return Visit(
+        event_id=new_event_id(),
+        at_ms=time.time_ns() // 1_000_000,
+        ip=collector.address_of(peer[0] if peer else None, headers.getall(settings.client_ip_header, ())),
+        user_agent=headers.get(hdrs.USER_AGENT, "").encode("utf-8", "surrogateescape"),
+        query=request.raw_path.partition("?")[2].encode("utf-8", "surrogateescape"),
+        referer=kept_referer(headers.get(hdrs.REFERER), settings.referer),
+        signals=signals_of(request.method, headers),
+    )
+
+
+def _orphan(
+    collector: Collector, request: web.BaseRequest, visit: Visit, reason: OrphanReason
+) -> web.Response:
+    target = collector.settings.error_page_url
+    collector.record(Orphan(visit, raw_path(request), reason, target).event())
+    return _redirect(target, otherwise=f"{reason.replace('_', '-')}-link")
+
+
+def _redirect(target: str | None, *, otherwise: str) -> web.Response:
+    """307 to the target, byte for byte as recorded, or an empty 404 that says why."""
+    headers = {"Cache-Control": "no-store", "Referrer-Policy": "strict-origin-when-cross-origin"}
+    if target is None:
+        return web.Response(status=404, headers={**headers, _WHY: otherwise})
+    return web.Response(status=307, headers={**headers, hdrs.LOCATION: target})

@@ -1,0 +1,147 @@
+"""The event line is a public interface: byte for byte as others write and read it, and total over what they push."""
+
+from dataclasses import replace
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collector.click import Click, Orphan, Visit
+from collector.event import Event, MalformedEventError, decode_params, encode_params
+from collector.platform import platform_of
+from links.link import link_of
+
+DATA = Path(__file__).parent / "data"
+TOPICS = frozenset({"clicks", "referrals", "orphans", "inapp"})
+EXTRAS = {b"clicked_at", b"event_id", b"referer", b"signals", b"slug", b"trigger"}
+
+
+def cases(name):
+    return yaml.safe_load((DATA / name).read_text(encoding="utf-8"))
+
+
+def visit_of(at_ms=1465287056000, ip="127.0.0.1", user_agent="iPhone", query="", event_id="id", referer=None):
+    return Visit(event_id, at_ms, ip, user_agent.encode(), query.encode(), referer)
+
+
+def click_of(link, visit, redirect_url=None, zone="UTC"):
+    return Click(link_of(link), visit, platform_of(visit.user_agent), redirect_url, ZoneInfo(zone))
+
+
+@pytest.mark.parametrize("case", cases("clicks.yml"), ids=lambda case: case["name"])
+def test_a_click_becomes_the_golden_line(case):
+    visit = visit_of(**case["visit"])
+    event = click_of(case["link"], visit, case["redirect_url"], case["zone"]).event()
+    if not case["ours"]:
+        kept = [pair for pair in event.params.split(b"&") if pair.partition(b"=")[0] not in EXTRAS]
+        event = replace(event, params=b"&".join(kept))
+    assert event.encode() == case["line"].encode()
+    assert Event.decode(event.encode(), TOPICS) == event
+
+
+@pytest.mark.parametrize("case", cases("click_params.yml"), ids=lambda case: case["query"] or "no query")
+def test_the_request_decides_the_params(case):
+    link = {"id": 1, "utm_source": "of-link"}
+    params = decode_params(click_of(link, visit_of(query=case.pop("query"))).event().params)
+    assert {name: params[name.encode()] for name in case} == {
+        name: None if value is None else str(value).encode() for name, value in case.items()
+    }
+
+
+def test_the_sixteen_params_are_always_there_in_byte_order():
+    event = click_of({"id": 1}, visit_of()).event()
+    names = [pair.partition(b"=")[0].decode() for pair in event.params.split(b"&")]
+    sixteen = [
+        *(
+            "ad",
+            "adgroup",
+            "adid",
+            "attr_window_from",
+            "attr_window_till",
+            "campaign",
+            "campaign_link_id",
+            "click",
+        ),
+        *(
+            "created_at",
+            "idfa_comb",
+            "lookup_key",
+            "network",
+            "partner_data",
+            "redirect_url",
+            "reqparams",
+            "user_id",
+        ),
+    ]
+    assert [name for name in names if name in sixteen] == sixteen
+    assert names == sorted(names)
+
+
+def test_an_attribution_window_is_counted_from_the_click_across_a_change_of_clocks():
+    link = {"id": 1, "attribution_window_fingerprint": 60}
+    before_summer_time = visit_of(at_ms=1774744200000)  # 2026-03-29T01:30:00+01:00
+    params = decode_params(click_of(link, before_summer_time, zone="Europe/Berlin").event().params)
+    assert params[b"attr_window_from"] == b"2026-03-29T01:30:00+01:00"
+    assert params[b"attr_window_till"] == b"2026-03-29T03:30:00+02:00"
+
+
+def test_an_orphan_says_why_and_leaves_out_what_is_empty():
+    visit = replace(visit_of(at_ms=1769860800123, query="x=1"), event_id="e", signals="head")
+    event = Orphan(visit, "/click/4711/go", "unknown", None).event()
+    assert event.encode() == (
+        b"127.0.0.1 1769860800 orphans /t/orphan clicked_at=2026-01-31T12%3A00%3A00.123Z&event_id=e"
+        b"&path=%2Fclick%2F4711%2Fgo&reason=unknown&reqparams=x%3D1&signals=head iPhone"
+    )
+
+
+@pytest.mark.parametrize("case", cases("malformed_lines.yml"), ids=lambda case: repr(case["line"])[:40])
+def test_a_line_that_is_no_event_says_why(case):
+    line = case["line"] if isinstance(case["line"], bytes) else case["line"].encode()
+    with pytest.raises(MalformedEventError) as error:
+        Event.decode(line, TOPICS)
+    assert (error.value.reason, error.value.topic) == (case["reason"], case.get("topic"))
+
+
+def test_a_user_agent_may_be_missing_empty_or_hold_anything():
+    head = b"127.0.0.1 1465287056 clicks /t/click p"
+    assert Event.decode(head, TOPICS).user_agent == b""
+    assert Event.decode(head + b" ", TOPICS).user_agent == b""
+    assert Event.decode(head + b" a  b \xff\0\r\n", TOPICS).user_agent == b"a  b \xff\0\r\n"
+
+
+def test_field_one_that_is_no_address_is_still_an_event():
+    assert Event.decode(b"nobody 1465287056 clicks /t/click p x", TOPICS).ip == "nobody"
+
+
+@given(st.binary(max_size=200))
+def test_decoding_is_total(line):
+    for candidate in (line, b"127.0.0.1 1 clicks /t/click " + line):
+        try:
+            event = Event.decode(candidate, TOPICS)
+        except MalformedEventError as error:
+            assert error.reason
+        else:
+            assert event.topic in TOPICS
+
+
+@given(user_agent=st.binary(max_size=100), query=st.binary(max_size=100), referer=st.text(max_size=50))
+def test_no_byte_of_a_request_forges_a_field_or_a_second_line(user_agent, query, referer):
+    visit = Visit("id", 1465287056000, "127.0.0.1", user_agent, query, referer or None)
+    line = Click(link_of({"id": 1}), visit, "", None).event().encode()
+    assert not set(line) & set(b"\r\n\0\t")
+    event = Event.decode(line, TOPICS)
+    assert event.encode() == line
+    assert decode_params(event.params)[b"campaign_link_id"] == b"1"
+
+
+values = st.one_of(
+    st.none(), st.binary(max_size=20), st.lists(st.one_of(st.none(), st.binary(max_size=5)), min_size=2)
+)
+
+
+@given(st.dictionaries(st.text(st.characters(codec="utf-8"), min_size=1, max_size=10), values))
+def test_params_are_read_back_as_they_were_written(params):
+    assert decode_params(encode_params(params)) == {name.encode(): value for name, value in params.items()}

@@ -1,0 +1,155 @@
+"""An event is on disk before the visitor is answered, and read back whole, in order, whatever happened between."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from collector.journal import JournalFullError, OpenJournal, journals_left_behind
+
+MEGABYTE = 1024 * 1024
+
+
+@pytest.fixture
+def journal(tmp_path):
+    journal = OpenJournal(tmp_path / "journal", max_bytes=MEGABYTE)
+    yield journal
+    journal.close()
+
+
+def read_all(journal, until=None, most_lines=100, most_bytes=MEGABYTE):
+    lines, torn, position = [], 0, 0
+    while (
+        chunk := journal.read(position, most_lines=most_lines, most_bytes=most_bytes, until=until)
+    ).end != position:
+        lines += chunk.lines
+        torn += chunk.torn
+        position = chunk.end
+    return lines, torn, position
+
+
+def left_behind(journal):
+    """Take the journal as another process finds it when its writer is gone."""
+    journal.close()
+    journal.release()
+    (found,) = journals_left_behind(journal.folder.parent)
+    return found
+
+
+def test_lines_are_read_back_in_order_over_segments_and_chunks(journal):
+    lines = [b"%d %b" % (number, b"x" * (number % 300)) for number in range(5000)]
+    for line in lines:
+        journal.append(line)
+    assert len(journal.segments()) > 1
+    assert read_all(journal, until=journal.position) == (lines, 0, journal.position)
+    assert read_all(journal, until=journal.position, most_lines=7, most_bytes=50) == (
+        lines,
+        0,
+        journal.position,
+    )
+    assert read_all(left_behind(journal)) == (lines, 0, journal.position)
+
+
+def test_a_record_that_is_still_being_written_is_not_read(journal):
+    journal.append(b"whole")
+    assert read_all(journal, until=journal.position)[0] == [b"whole"]
+    position = journal.position
+    journal.append(b"later")
+    assert read_all(journal, until=position)[0] == [b"whole"]
+
+
+def test_a_torn_tail_is_passed_over_and_counted(journal):
+    for line in (b"one", b"two", b"three"):
+        journal.append(line)
+    _, path = journal.segments()[-1]
+    os.truncate(path, path.stat().st_size - 2)
+    lines, torn, _ = read_all(left_behind(journal))
+    assert (lines, torn) == ([b"one", b"two"], 8 + len(b"three") - 2)
+
+
+def test_a_record_that_rotted_is_passed_over_and_its_neighbours_are_not(journal):
+    for line in (b"one", b"two", b"three"):
+        journal.append(line)
+    _, path = journal.segments()[-1]
+    path.write_bytes(path.read_bytes().replace(b"two", b"twa"))
+    lines, torn, _ = read_all(left_behind(journal))
+    assert (lines, torn) == ([b"one", b"three"], 8 + 3)
+
+
+def test_a_full_journal_says_so_and_takes_events_again_when_shipped_ones_are_gone(journal):
+    line = b"x" * 1000
+    with pytest.raises(JournalFullError):
+        for _ in range(2000):
+            journal.append(line)
+    full_at = journal.position
+    assert journal.size <= MEGABYTE
+    journal.forget(full_at, older_than=0)
+    journal.append(line)
+    assert read_all(journal, until=journal.position)[2] == journal.position
+
+
+def test_shipped_segments_stay_as_long_as_redis_may_go_back(journal):
+    for _ in range(300):
+        journal.append(b"x" * 1000)
+    before = journal.segments()
+    assert journal.forget(journal.position, older_than=time.time() - 600) == 0
+    assert journal.segments() == before
+    assert journal.forget(journal.position, older_than=time.time() + 1) > 0
+    assert journal.segments() == before[-1:], "the segment still written to stays"
+
+
+def test_a_disk_that_refuses_seals_the_segment_and_the_next_append_begins_another(journal):
+    journal.append(b"before")
+    os.close(journal._segment)
+    read_only = os.open(journal.segments()[-1][1], os.O_RDONLY)
+    journal._segment = read_only
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        journal.append(b"lost")
+    journal.append(b"after")
+    assert len(journal.segments()) == 2
+    assert read_all(journal, until=journal.position)[0] == [b"before", b"after"]
+
+
+def test_a_journal_belongs_to_one_process_at_a_time(journal):
+    assert list(journals_left_behind(journal.folder.parent)) == []
+    found = left_behind(journal)
+    assert found.id == journal.id
+    assert list(journals_left_behind(journal.folder.parent)) == []
+    found.remove()
+    assert list(journals_left_behind(journal.folder.parent)) == []
+    assert not found.folder.exists()
+
+
+def test_the_queue_a_journal_is_bound_to_is_kept(journal):
+    assert journal.queue_id is None
+    journal.bind("8d3c")
+    assert left_behind(journal).queue_id == "8d3c"
+
+
+WRITE_UNTIL_KILLED = """
+import sys, pathlib
+from collector.journal import OpenJournal
+journal = OpenJournal(pathlib.Path(sys.argv[1]), 100_000_000)
+number = 0
+while True:
+    journal.append(b"event %d" % number)
+    print(number, flush=True)
+    number += 1
+"""
+
+
+def test_what_was_appended_before_kill_9_is_there(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITE_UNTIL_KILLED, tmp_path / "journal"], stdout=subprocess.PIPE, text=True
+    ) as writer:
+        for _ in range(1000):
+            acknowledged = int(writer.stdout.readline())
+        writer.send_signal(signal.SIGKILL)
+    (found,) = journals_left_behind(tmp_path / "journal")
+    lines, torn, _ = read_all(found)
+    assert lines[: acknowledged + 1] == [b"event %d" % number for number in range(acknowledged + 1)]
+    assert torn == 0
+    found.release()
