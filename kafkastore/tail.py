@@ -1,0 +1,112 @@
+"""Follow the topics: what is stored, as a line that a person can read."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
+
+from kafkastore.settings import KafkastoreSettings
+from kafkastore.topics import topics_of
+from process.logs import log
+from process.run import CannotStartError
+
+_POLL_MS: Final = 200
+
+_TOPICS_MS: Final = 200
+"""Between looks for topics that are not there yet: they are created when a kafkastore first runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A record as a reader of the topic sees it."""
+
+    topic: str
+    """Without the prefix."""
+    at_ms: int
+    """The record's time: the click's."""
+    value: dict[str, Any] | None
+    """None for a dead letter, whose value is the raw line."""
+    raw: bytes
+    headers: dict[str, bytes]
+
+
+async def tail(
+    settings: KafkastoreSettings, topics: Sequence[str] | None, stop: asyncio.Event, *, from_beginning: bool
+) -> AsyncIterator[Stored]:
+    """Give what is stored in `topics` (None: all of ours) until told to stop; raises CannotStartError."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_url,
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        metadata_max_age_ms=_TOPICS_MS,
+    )
+    try:
+        try:
+            await consumer.start()
+        except (KafkaError, OSError) as error:
+            raise CannotStartError(
+                f"Kafka at {settings.kafka_url} does not answer ({error!r}): mend KAFKA_URL."
+            ) from None
+        await _place(
+            consumer,
+            [settings.kafka_prefix + topic for topic in topics or topics_of(settings)],
+            stop,
+            from_beginning=from_beginning,
+        )
+        log.info("tail_started", kafka=settings.kafka_url, partitions=len(consumer.assignment()))
+        while not stop.is_set():
+            for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
+                for record in records:
+                    topic = record.topic.removeprefix(settings.kafka_prefix)
+                    value = None if topic.endswith(".dead") else json.loads(record.value)
+                    yield Stored(topic, record.timestamp, value, record.value, dict(record.headers))
+    finally:
+        await consumer.stop()
+
+
+async def _place(
+    consumer: AIOKafkaConsumer, topics: Sequence[str], stop: asyncio.Event, *, from_beginning: bool
+) -> None:
+    """Stand at the beginning or the end of every partition before anything is read; wait for topics to be there."""
+    consumer.subscribe(topics)
+    waits = False
+    while missing := set(topics) - {partition.topic for partition in consumer.assignment()}:
+        if not waits:
+            log.info("tail_waits_for_topics", missing=sorted(missing))
+            waits = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_TOPICS_MS / 1000):
+                await stop.wait()
+                return
+    await (consumer.seek_to_beginning() if from_beginning else consumer.seek_to_end())
+
+
+def readable(record: Stored) -> str:
+    """Give one line: `02:03:10 clicks link=1 summer-sale ios DE lag=0.1s`."""
+    time = datetime.fromtimestamp(record.at_ms / 1000, UTC).strftime("%H:%M:%S")
+    if record.value is None:
+        reason = record.headers.get("reason", b"").decode("utf-8", "replace")
+        return f"{time} {record.topic} {reason}: {record.raw[:80]!r}"
+    value = record.value
+    what: dict[str, list[Any]] = {
+        "click": [f"link={value.get('link_id')}", value.get("slug")],
+        "referral": [f"domain={value.get('domain')}", value.get("path")],
+        "inapp": [f"event={value.get('event')}"],
+        "orphan": [value.get("reason"), value.get("path")],
+    }
+    bot = value["bot_class"] and f"bot={value['bot_name'] or value['bot_class']}"
+    said = [
+        *what.get(value["event_type"], []),
+        value["platform"],
+        value["country"],
+        bot,
+        f"lag={value['klag_ms'] / 1000:.1f}s",
+    ]
+    return " ".join([time, record.topic, *(word for word in said if word)])

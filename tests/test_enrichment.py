@@ -1,0 +1,177 @@
+"""Event → Record: the values consumers rely on, as published in one complete example a type."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collector.event import Event, encode_params
+from geoip.place import NOWHERE, Place
+from kafkastore.enrichment import Policy, Source, enrich, lookup_keys
+from kafkastore.visitor import address_of, masked, visitor_id
+
+TOPICS = frozenset({"clicks", "referrals", "orphans", "inapp"})
+EXAMPLES = [
+    json.loads(line)
+    for line in (Path(__file__).parent / "data" / "events.jsonl").read_text("utf-8").splitlines()
+]
+BATCH = Source("00000000-0000-4000-8000-000000000000", 7)
+IPHONE = b"Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) Version/18.1 Mobile/15E148 Safari/604.1"
+
+
+def berlin(address):
+    assert address == "203.0.113.42", "the full address is looked up, before it is masked"
+    return Place("DE", "BE", "Berlin")
+
+
+def record_of(line, now_ms=1769860800160, place_of=lambda _address: NOWHERE, **policy):
+    event = line if isinstance(line, Event) else Event.decode(line, TOPICS)
+    return enrich(event, BATCH, now_ms=now_ms, place_of=place_of, policy=Policy(**policy))
+
+
+def value_of(line, **how):
+    return json.loads(record_of(line, **how).value)
+
+
+def click_with(user_agent=IPHONE, ip="203.0.113.42", **params):
+    named = {name: value.encode() for name, value in params.items()}
+    return Event(ip, 1769860800, "clicks", "/t/click", encode_params(named or {"ad": None}), user_agent)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example["name"])
+def test_the_published_example_is_what_comes_out(example):
+    record = record_of(example["line"].encode(), place_of=berlin)
+    value, expected = json.loads(record.value), dict(example["value"])
+    assert list(value) == list(expected), "every key, in the published order"
+    if example["name"] == "in-app":
+        expected["event_id"] = BATCH.event_id()
+    assert value == expected
+    assert record.topic == example["line"].split(" ")[2]
+    assert record.key.decode() == (expected.get("lookup_key") or expected["visitor_id"])
+    headers = dict(record.headers)
+    assert headers["ce_id"].decode() == expected["event_id"]
+    assert headers["ce_type"].decode() == f"onward.{expected['event_type']}"
+    assert headers["ce_source"].decode() == f"/onward/{record.topic}"
+    assert headers["ce_time"].decode() == expected["clicked_at"]
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("203.0.113.42", "203.0.113.0"),
+        ("2001:db8:abcd:ef01::1", "2001:db8:abcd::"),
+        ("::ffff:203.0.113.42", "203.0.113.0"),
+        ("2001:DB8::1%eth0", "2001:db8::"),
+    ],
+)
+def test_an_address_is_masked_to_its_network(address, network):
+    assert masked(address_of(address)) == network
+
+
+def test_the_visitor_id_is_the_published_one():
+    agent = b"Mozilla/5.0 (X11; Linux x86_64; rv:125.0) Gecko/20100101 Firefox/125.0"
+    expected = "efd209f7f156faf2244d23d13b16eef64f738b973395f87063f9da1b7cd4552e"
+    assert visitor_id("203.0.113.42", agent, 1769860800) == expected
+    assert visitor_id("203.0.113.42", agent, 1769903999) == expected, "the same UTC day"
+    assert visitor_id("203.0.113.42", agent, 1769904000) != expected
+
+
+def test_the_lookup_keys_of_an_install_are_the_published_ones():
+    assert lookup_keys("ECC27E57-1605-2714-CAFE-13DC6DFB742F", "188.103.107.190", "ios") == [
+        "bb0ca0283abd536a7ae2941c6cde29dd",
+        "95d2e39592433fd4bf10a72f5573f8dc",
+        "35ce2f8bf63cfda46551a68097e2badc",
+        "35382295a43b6abe8337fa2da486baa7",
+    ]
+
+
+@pytest.mark.parametrize("ip", ["nobody", "0.0.0.0", "", "999.1.1.1", "\ufffd"])
+def test_what_is_no_address_is_null_and_the_event_goes_on(ip):
+    value = value_of(replace(click_with(event_id="019c13ec-9e7b-7a01-8000-000000000001"), ip=ip))
+    assert {name: value[name] for name in ("ip", "visitor_id", "country", "region", "city")} == dict.fromkeys(
+        ("ip", "visitor_id", "country", "region", "city")
+    )
+    assert value["event_id"] == "019c13ec-9e7b-7a01-8000-000000000001"
+
+
+def test_a_line_without_our_fields_gets_an_id_that_every_delivery_repeats_and_whole_seconds():
+    line = b"127.0.0.1 1769860800 clicks /t/click f=e&g=h iPhone Banana Phone"
+    first, second = value_of(line), value_of(line)
+    assert first == second
+    assert first["event_id"] == BATCH.event_id()
+    assert first["clicked_at"] == "2026-01-31T12:00:00.000Z"
+    assert first["link_id"] is None
+
+
+def test_our_names_in_an_apps_event_are_the_apps_own():
+    value = value_of(
+        b"127.0.0.1 1769860800 inapp /t/x event_id=forged&clicked_at=2020-01-01T00%3A00%3A00Z&signals=head x"
+    )
+    assert value["event_id"] == BATCH.event_id()
+    assert value["clicked_at"] == "2026-01-31T12:00:00.000Z"
+    assert value["params"]["event_id"] == "forged"
+    assert value["bot_reason"] != "head"
+
+
+def test_an_apps_event_without_a_query_has_no_params():
+    assert value_of(b"127.0.0.1 1769860800 inapp /t/x p ")["params"] == {}
+
+
+def test_bots_go_to_their_own_topic_are_marked_or_are_counted_only():
+    googlebot = b"Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
+    assert record_of(click_with(googlebot)).topic == "bots"
+    assert record_of(click_with(googlebot), bots="flag").topic == "clicks"
+    assert record_of(click_with(googlebot), bots="drop") is None
+    value = value_of(click_with(googlebot), bots="flag")
+    assert (value["bot_name"], value["bot_class"]) == ("Googlebot", "search")
+    assert record_of(click_with()).topic == "clicks"
+
+
+def test_a_head_request_and_a_prefetch_are_no_persons_click():
+    for signals, bot_class in (("head", "probe"), ("prefetch", "prefetch"), ("headless", "headless")):
+        record = record_of(click_with(signals=signals))
+        assert (record.topic, json.loads(record.value)["bot_class"]) == ("bots", bot_class)
+
+
+def test_a_private_prefetch_proxy_is_no_place():
+    value = value_of(
+        click_with(signals="prefetch,anonymous_ip"), place_of=lambda _address: Place("US", None, None)
+    )
+    assert value["country"] is None
+
+
+def test_who_asks_not_to_be_tracked_leaves_nothing_that_identifies():
+    line = EXAMPLES[0]["line"].replace("&slug=", "&signals=gpc%2Cdnt&slug=").encode()
+    record = record_of(line, place_of=berlin)
+    value = json.loads(record.value)
+    nulls = ("ip", "visitor_id", "adid", "idfa_comb", "lookup_key", "referer", "params", "reqparams", "click")
+    assert {name: value[name] for name in nulls} == dict.fromkeys(nulls)
+    assert (value["link_id"], value["country"]) == (46, "DE"), "counted all the same"
+    assert record.key.decode() == value["event_id"]
+    assert value_of(line, place_of=berlin, honor_gpc=False)["ip"] == "203.0.113.0"
+    assert value_of(line, place_of=berlin, honor_gpc=False, honor_dnt=True)["ip"] is None
+
+
+def test_an_address_can_be_kept_whole_or_not_at_all():
+    assert value_of(click_with(), ip_privacy="full")["ip"] == "203.0.113.42"
+    assert value_of(click_with(), ip_privacy="none")["ip"] is None
+
+
+def test_bytes_that_are_not_utf_8_become_the_replacement_character_only_here():
+    line = b"127.0.0.1 1769860800 clicks /t/click campaign=%FF&reqparams=x%3D%25FF \xff"
+    value = value_of(line)
+    assert (value["campaign"], value["params"], value["user_agent"]) == ("\ufffd", {"x": "\ufffd"}, "\ufffd")
+
+
+@given(
+    params=st.binary(max_size=80), user_agent=st.binary(max_size=80), path=st.sampled_from(["/t/click", "/x"])
+)
+def test_whatever_the_fields_hold_the_event_goes_on(params, user_agent, path):
+    for topic in sorted(TOPICS):
+        event = Event("203.0.113.42", 1769860800, topic, path, params, user_agent)
+        value = json.loads(record_of(event).value)
+        assert value["schema"].endswith("/1")
+        assert len(value["event_id"]) == 36
