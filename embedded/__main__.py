@@ -1,0 +1,3 @@
+from embedded.run import main
+
+main()
