@@ -18,7 +18,7 @@ check: $(READY)
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 $(READY): bin/setup pyproject.toml requirements.txt requirements/dev.txt
 	@bin/setup
