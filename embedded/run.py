@@ -20,10 +20,10 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from embedded.apache_kafka import running_apache_kafka
 from embedded.books import Books
 from embedded.kafka import running_kafka
 from embedded.ports import is_free
+from embedded.real_kafka import running_real_kafka
 from embedded.redis import running_redis
 from embedded.server import Child, Program, ServerUnavailable
 from embedded.traffic import VISITS_PER_SECOND, visit_for_ever
@@ -113,7 +113,7 @@ def _run_kafka(stack: contextlib.ExitStack, environ: Environment) -> None:
     if "KAFKA_URL" in environ:
         return
     if environ.get("EMBEDDED_KAFKA") == "apache":
-        environ["KAFKA_URL"] = stack.enter_context(running_apache_kafka(VAR / "kafka")).url
+        environ["KAFKA_URL"] = stack.enter_context(running_real_kafka(VAR / "kafka")).url
         return
     environ["KAFKA_URL"] = stack.enter_context(running_kafka(VAR / "kafka-in-memory")).url
     environ["DELIVERY"] = "at_least_once"  # this broker knows no transactions
@@ -138,7 +138,12 @@ def _child(name: str, command: str, environ: Environment, answers: Callable[[Chi
 def _finish(environ: Environment, *command: str) -> None:
     """Run one of our console scripts to its end; raises ServerUnavailable with what it said."""
     done = subprocess.run(
-        [SCRIPTS / command[0], *command[1:]], env=environ, capture_output=True, text=True, check=False
+        [SCRIPTS / command[0], *command[1:]],
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+        start_new_session=True,  # Ctrl-C is ours to obey
     )
     if done.returncode:
         raise ServerUnavailable(done.stderr.strip() or done.stdout.strip())

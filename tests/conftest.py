@@ -19,10 +19,9 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from embedded.apache_kafka import running_apache_kafka
-from embedded.docker_kafka import running_docker_kafka
 from embedded.kafka import KafkaServer, running_kafka
 from embedded.postgres import running_postgres
+from embedded.real_kafka import running_real_kafka
 from embedded.redis import RedisServer, running_redis
 from embedded.server import ServerUnavailable
 
@@ -93,14 +92,14 @@ def wheel_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServe
 @pytest.fixture(scope="session")
 def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
     """Yield one Apache Kafka broker."""
-    with _or_skip(_any_apache_kafka(tmp_path_factory.mktemp("apache-kafka"), brokers=1)) as server:
+    with _or_skip(running_real_kafka(tmp_path_factory.mktemp("apache-kafka"), brokers=1)) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def apache_kafka_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
     """Yield three Apache Kafka brokers."""
-    with _or_skip(_any_apache_kafka(tmp_path_factory.mktemp("apache-kafka-cluster"), brokers=3)) as server:
+    with _or_skip(running_real_kafka(tmp_path_factory.mktemp("apache-kafka-cluster"), brokers=3)) as server:
         yield server
 
 
@@ -117,17 +116,6 @@ def open_directory() -> Iterator[Path]:
 def postgres_url(open_directory: Path) -> Iterator[str]:
     with _or_skip(running_postgres(open_directory / "session")) as url:
         yield url
-
-
-@contextmanager
-def _any_apache_kafka(directory: Path, brokers: int) -> Iterator[KafkaServer]:
-    """Run it in Docker if an engine answers, else with this machine's Java."""
-    with ExitStack() as stack:
-        try:
-            server = stack.enter_context(running_docker_kafka(brokers=brokers))
-        except ServerUnavailable:
-            server = stack.enter_context(running_apache_kafka(directory, brokers=brokers))
-        yield server
 
 
 @contextmanager
