@@ -23,11 +23,13 @@ from sqlalchemy import (
     event,
     insert,
     select,
+    text,
     update,
 )
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from links.link import InvalidLinkError, Link, link_of
 
@@ -63,7 +65,16 @@ _links: Final = Table(
     Column("revision", BigInteger, nullable=False, index=True),
     Column("deleted", Boolean, nullable=False, default=False),
 )
-_revision: Final = Table("links_revision", _metadata, Column("last", BigInteger, nullable=False))
+_revision: Final = Table(
+    "links_revision",
+    _metadata,
+    Column("row", Integer, primary_key=True, autoincrement=False),
+    Column("last", BigInteger, nullable=False),
+)
+_FIRST_REVISION: Final = text("INSERT INTO links_revision (row, last) VALUES (1, 0) ON CONFLICT DO NOTHING")
+
+_PREPARE_LOCK: Final = text("SELECT pg_advisory_xact_lock(4677001)")
+"""PostgreSQL's IF NOT EXISTS is no protection against another process that creates the same table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +100,13 @@ class LinkStore:
         """Create the tables where they are missing; raises LinkStoreError."""
         try:
             async with self._engine.begin() as connection:
-                await connection.run_sync(_metadata.create_all)
-                if await connection.scalar(select(_revision.c.last)) is None:
-                    await connection.execute(insert(_revision).values(last=0))
+                if connection.dialect.name == "postgresql":
+                    await connection.execute(_PREPARE_LOCK)
+                for table in _metadata.sorted_tables:
+                    await connection.execute(CreateTable(table, if_not_exists=True))
+                    for index in table.indexes:
+                        await connection.execute(CreateIndex(index, if_not_exists=True))
+                await connection.execute(_FIRST_REVISION)
         except (SQLAlchemyError, OSError) as error:
             raise LinkStoreError(f"the database of links cannot be used: {_first_line(error)}") from error
 

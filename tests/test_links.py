@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+import asyncpg
 import pytest
 import yaml
 
@@ -110,6 +111,18 @@ async def test_links_are_kept_whole_and_changed_by_id(store):
     changed = link_of({"id": 46, "campaign": "new"})
     await store.save([changed])
     assert changed in (await store.changes_since(0)).links
+
+
+async def test_many_processes_may_begin_at_once_on_an_empty_database(tmp_path, postgres_url):
+    connection = await asyncpg.connect(postgres_url)
+    await connection.execute("CREATE DATABASE empty")
+    await connection.close()
+    for url in (f"sqlite:///{tmp_path}/new.db", postgres_url.rpartition("/")[0] + "/empty"):
+        stores = [LinkStore(url) for _ in range(8)]
+        await asyncio.gather(*(store.prepare() for store in stores))
+        assert (await stores[0].changes_since(0)).revision == 0
+        for store in stores:
+            await store.close()
 
 
 async def test_a_slug_in_use_is_refused_and_nothing_is_saved(store):
