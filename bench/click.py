@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from collector.click import Click, Visit
-from collector.event import Event
+from collector.event import Event, decode_query
 from collector.journal import OpenJournal
 from collector.platform import platform_of
 from geoip.database import open_database
@@ -32,7 +32,7 @@ def main():
         1769860800123,
         "203.0.113.42",
         AGENT,
-        QUERY,
+        decode_query(QUERY),
         "news.example.org",
     )
     click = Click(LINK, visit, "ios", "https://apps.example/i")

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
 from hashlib import md5
@@ -14,8 +14,8 @@ from collector.event import (
     ORPHAN_PATH,
     ORPHANS,
     Event,
+    Params,
     Value,
-    decode_query,
     encode_params,
     encode_query,
     utc_time,
@@ -27,7 +27,7 @@ OrphanReason = Literal["unknown", "not_started", "expired", "disabled"]
 _NOT_IN_REQPARAMS: Final = frozenset(
     {b"adid", b"idfa", b"gadid", b"click", b"idfa_md5", b"idfa_sha1", b"partner_data"}
 )
-_UTM: Final = ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content")
+UTM: Final = ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content")
 
 _UUID_WITHOUT_DASHES: Final = re.compile(rb"[0-9A-Fa-f]{32}")
 _UUID: Final = re.compile(rb"[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}")
@@ -45,8 +45,8 @@ class Visit:
     """Unix time in milliseconds; the one reading of the clock this event has."""
     ip: str
     user_agent: bytes
-    query: bytes = b""
-    """The raw query string."""
+    params: Params = field(default_factory=list)
+    """The request's query, decoded."""
     referer: str | None = None
     """As far as it may be kept."""
     signals: str = ""
@@ -72,9 +72,8 @@ class Click:
     def event(self) -> Event:
         """Give the event: all sixteen of the original's params, and ours where they are not empty."""
         link, visit = self.link, self.visit
-        query = decode_query(visit.query)
-        last = dict(query)
-        adid = _adid(last)
+        last = dict(visit.params)
+        adid = adid_of(last)
         idfa_comb = _idfa_comb(adid, last)
         window = link.attribution_window_idfa if idfa_comb else link.attribution_window_fingerprint
         params: dict[str, Value] = {
@@ -94,7 +93,7 @@ class Click:
             "network": _text(link.network),
             "partner_data": _first_present(last, b"partner_data", b"cb"),
             "redirect_url": _text(self.redirect_url),
-            "reqparams": _reqparams(query),
+            "reqparams": _reqparams(visit.params),
             "user_id": None if link.user_id is None else b"%d" % link.user_id,
         }
         extras = {
@@ -108,9 +107,7 @@ class Click:
         params.update(
             (name, value.encode("utf-8", "surrogateescape")) for name, value in extras.items() if value
         )
-        for name in _UTM:
-            if value := _text(getattr(link, name)) or last.get(name.encode()):
-                params[name] = value
+        params.update(utm_of(link, last))
         return Event(visit.ip, visit.seconds, CLICKS, CLICK_PATH, encode_params(params), visit.user_agent)
 
 
@@ -139,7 +136,7 @@ class Orphan:
         params: dict[str, Value] = {
             name: value.encode("utf-8", "surrogateescape") for name, value in extras.items() if value
         }
-        if reqparams := _reqparams(decode_query(visit.query)):
+        if reqparams := _reqparams(visit.params):
             params["reqparams"] = reqparams
         return Event(visit.ip, visit.seconds, ORPHANS, ORPHAN_PATH, encode_params(params), visit.user_agent)
 
@@ -164,7 +161,14 @@ def _first_present(params: Mapping[bytes, bytes | None], *names: bytes) -> bytes
     return next((value for name in names if (value := params.get(name)) is not None), None)
 
 
-def _adid(params: Mapping[bytes, bytes | None]) -> bytes | None:
+def utm_of(link: Link, params: Mapping[bytes, bytes | None]) -> dict[str, bytes]:
+    """Give the UTMs of a click: the link's, where it has none the request's."""
+    found = ((name, _text(getattr(link, name)) or params.get(name.encode())) for name in UTM)
+    return {name: value for name, value in found if value}
+
+
+def adid_of(params: Mapping[bytes, bytes | None]) -> bytes | None:
+    """Give the device's advertising id, dashed where dashes are missing, upper-cased."""
     adid = _first_present(params, b"adid", b"idfa", b"gadid")
     if adid is not None and _UUID_WITHOUT_DASHES.fullmatch(adid):
         adid = b"-".join((adid[:8], adid[8:12], adid[12:16], adid[16:20], adid[20:]))
@@ -182,7 +186,7 @@ def _idfa_comb(adid: bytes | None, params: Mapping[bytes, bytes | None]) -> byte
     return None
 
 
-def _reqparams(query: list[tuple[bytes, bytes | None]]) -> bytes:
+def _reqparams(query: Params) -> bytes:
     """Give every other request parameter as a query again, sorted by name, repeats in their order."""
     others = (pair for pair in query if pair[0] not in _NOT_IN_REQPARAMS)
     return encode_query(sorted(others, key=lambda pair: pair[0]))

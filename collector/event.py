@@ -27,6 +27,9 @@ NO_PARAMS: Final = b"p"
 Value = bytes | None | list[bytes | None]
 """None is a bare key (`k`), b"" an empty value (`k=`), a list a repeated key."""
 
+Params = list[tuple[bytes, bytes | None]]
+"""A query string's pairs, in order."""
+
 _USER_AGENT_CONTROLS: Final = bytes.maketrans(b"\r\n\t\0", b"    ")
 _FORBIDDEN_BEFORE_USER_AGENT: Final = (b"\0", b"\r", b"\n")
 _FIELDS_BEFORE_USER_AGENT: Final = 5
@@ -123,9 +126,9 @@ def encode_query(params: Iterable[tuple[bytes, Value]]) -> bytes:
     return "&".join(parts).encode()
 
 
-def decode_query(query: bytes) -> list[tuple[bytes, bytes | None]]:
+def decode_query(query: bytes) -> Params:
     """Decode a query string into pairs, in order: `+` is a space, `;` no separator, a bare key's value None."""
-    pairs: list[tuple[bytes, bytes | None]] = []
+    pairs: Params = []
     for part in query.replace(b"+", b" ").split(b"&"):
         if part:
             key, equals, value = part.partition(b"=")

@@ -14,10 +14,12 @@ from aiohttp import hdrs, web
 
 from collector.app import Collector, new_event_id
 from collector.click import Click, Orphan, OrphanReason, Visit
-from collector.platform import platform_of
+from collector.event import decode_query
+from collector.platform import platform_hint, platform_of
 from collector.referer import kept_referer
 from collector.signals import signals_of
-from links.link import state_of
+from collector.target import target_of
+from links.link import RESERVED_SLUGS, Link, state_of
 
 _GIF: Final = bytes.fromhex(
     "47494638396101000100800100000000ffffff21f90401000001002c00000000010001000002024c01003b"
@@ -28,18 +30,31 @@ _WHY: Final = "X-Onward"
 
 
 async def click(collector: Collector, request: web.BaseRequest, link_id: str) -> web.Response:
-    """Send the visitor to the link's target; the click is in the journal before that."""
-    visit = _visit(collector, request)
+    """Send the visitor of `/click/{id}/go` to the link's target."""
     link = collector.links.by_id(int(link_id)) if _LINK_ID.fullmatch(link_id) else None
+    return _follow(collector, request, link, found=307)
+
+
+async def slug(collector: Collector, request: web.BaseRequest, name: str) -> web.Response:
+    """Send the visitor of `/{slug}` to the link's target."""
+    if name in RESERVED_SLUGS or name.startswith("apple-"):
+        return _no_such_path()
+    return _follow(collector, request, collector.links.by_slug(name), found=302)
+
+
+def _follow(collector: Collector, request: web.BaseRequest, link: Link | None, *, found: int) -> web.Response:
+    """Answer for a link: the event is in the journal before the visitor is on the way."""
+    visit = _visit(collector, request)
     if link is None:
         return _orphan(collector, request, visit, "unknown")
     state = state_of(link, visit.at_ms)
     if state != "live":
         return _orphan(collector, request, visit, state)
     platform = platform_of(visit.user_agent)
-    target = link.target(platform) or collector.settings.not_found_url
+    hint = platform_hint(request.headers.get("Sec-CH-UA-Platform", ""))
+    target = target_of(link, visit, platform, hint) or collector.settings.not_found_url
     collector.record(Click(link, visit, platform, target).event())
-    return _redirect(target, otherwise="no-target")
+    return _redirect(target, found, otherwise="no-target")
 
 
 async def check(collector: Collector, _request: web.BaseRequest) -> web.Response:
@@ -64,6 +79,16 @@ async def favicon(_collector: Collector, _request: web.BaseRequest) -> web.Respo
     return web.Response(body=_GIF, content_type="image/gif")
 
 
+async def apple_app_links(collector: Collector, _request: web.BaseRequest) -> web.Response:
+    """Tell iOS which paths open in an app."""
+    return web.Response(text=collector.settings.app_links_apple, content_type="application/json")
+
+
+async def android_app_links(collector: Collector, _request: web.BaseRequest) -> web.Response:
+    """Tell Android which app may open our links."""
+    return web.Response(text=collector.settings.app_links_android, content_type="application/json")
+
+
 Handler = Callable[..., Awaitable[web.Response]]
 
 
@@ -80,7 +105,10 @@ ROUTES: Final = (
     Route(re.compile(r"/healthz"), healthz),
     Route(re.compile(r"/click/([^/]*)/go"), click),
     Route(re.compile(r"/robots\.txt"), robots),
-    Route(re.compile(r"/favicon\.ico"), favicon),
+    Route(re.compile(r"/favicon\.ico|/apple-[^/]*\.png"), favicon),
+    Route(re.compile(r"/\.well-known/apple-app-site-association"), apple_app_links),
+    Route(re.compile(r"/\.well-known/assetlinks\.json"), android_app_links),
+    Route(re.compile(r"/([A-Za-z0-9_-]{1,64})"), slug),
 )
 _METHODS: Final = "GET, HEAD, OPTIONS"
 
@@ -100,7 +128,7 @@ async def answer(collector: Collector, request: web.BaseRequest) -> web.Response
                 )
             break
     else:
-        response = web.Response(status=404, headers={_WHY: "no-such-path"})
+        response = _no_such_path()
     response.headers[hdrs.SERVER] = "onward"
     return response
 
@@ -122,7 +150,7 @@ def _visit(collector: Collector, request: web.BaseRequest) -> Visit:
         at_ms=time.time_ns() // 1_000_000,
         ip=collector.address_of(peer[0] if peer else None, headers.getall(settings.client_ip_header, ())),
         user_agent=headers.get(hdrs.USER_AGENT, "").encode("utf-8", "surrogateescape"),
-        query=request.raw_path.partition("?")[2].encode("utf-8", "surrogateescape"),
+        params=decode_query(request.raw_path.partition("?")[2].encode("utf-8", "surrogateescape")),
         referer=kept_referer(headers.get(hdrs.REFERER), settings.referer),
         signals=signals_of(request.method, headers),
     )
@@ -132,13 +160,18 @@ def _orphan(
     collector: Collector, request: web.BaseRequest, visit: Visit, reason: OrphanReason
 ) -> web.Response:
     target = collector.settings.error_page_url
-    collector.record(Orphan(visit, raw_path(request), reason, target).event())
-    return _redirect(target, otherwise=f"{reason.replace('_', '-')}-link")
+    if request.method != hdrs.METH_HEAD:
+        collector.record(Orphan(visit, raw_path(request), reason, target).event())
+    return _redirect(target, 307, otherwise=f"{reason.replace('_', '-')}-link")
 
 
-def _redirect(target: str | None, *, otherwise: str) -> web.Response:
-    """307 to the target, byte for byte as recorded, or an empty 404 that says why."""
+def _no_such_path() -> web.Response:
+    return web.Response(status=404, headers={_WHY: "no-such-path"})
+
+
+def _redirect(target: str | None, found: int, *, otherwise: str) -> web.Response:
+    """Redirect to the target, byte for byte as recorded, or an empty 404 that says why."""
     headers = {"Cache-Control": "no-store", "Referrer-Policy": "strict-origin-when-cross-origin"}
     if target is None:
         return web.Response(status=404, headers={**headers, _WHY: otherwise})
-    return web.Response(status=307, headers={**headers, hdrs.LOCATION: target})
+    return web.Response(status=found, headers={**headers, hdrs.LOCATION: target})

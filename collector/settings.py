@@ -1,5 +1,6 @@
 """The collector's variables: their defaults and their meaning, in one place."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -20,6 +21,11 @@ def _redirect_target(value: str) -> str:
         ord(character) <= ord(" ") for character in value
     ):
         raise ValueError("this is no http:// or https:// URL")
+    return value
+
+
+def _json(value: str) -> str:
+    json.loads(value)
     return value
 
 
@@ -62,6 +68,13 @@ class CollectorSettings(Settings, RedisSettings):
     )
     error_page_url: _Url | None = Field(
         None, description="where an unknown or expired link sends the visitor"
+    )
+
+    app_links_apple: Annotated[str, AfterValidator(_json)] = Field(
+        '{"applinks":{"apps":[],"details":[]}}', description="JSON of /.well-known/apple-app-site-association"
+    )
+    app_links_android: Annotated[str, AfterValidator(_json)] = Field(
+        "[]", description="JSON of /.well-known/assetlinks.json"
     )
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.click import Click, Orphan, Visit
-from collector.event import Event, MalformedEventError, decode_params, encode_params
+from collector.event import Event, MalformedEventError, decode_params, decode_query, encode_params
 from collector.platform import platform_of
 from links.link import link_of
 
@@ -24,7 +24,7 @@ def cases(name):
 
 
 def visit_of(at_ms=1465287056000, ip="127.0.0.1", user_agent="iPhone", query="", event_id="id", referer=None):
-    return Visit(event_id, at_ms, ip, user_agent.encode(), query.encode(), referer)
+    return Visit(event_id, at_ms, ip, user_agent.encode(), decode_query(query.encode()), referer)
 
 
 def click_of(link, visit, redirect_url=None, zone="UTC"):
@@ -129,7 +129,7 @@ def test_decoding_is_total(line):
 
 @given(user_agent=st.binary(max_size=100), query=st.binary(max_size=100), referer=st.text(max_size=50))
 def test_no_byte_of_a_request_forges_a_field_or_a_second_line(user_agent, query, referer):
-    visit = Visit("id", 1465287056000, "127.0.0.1", user_agent, query, referer or None)
+    visit = Visit("id", 1465287056000, "127.0.0.1", user_agent, decode_query(query), referer or None)
     line = Click(link_of({"id": 1}), visit, "", None).event().encode()
     assert not set(line) & set(b"\r\n\0\t")
     event = Event.decode(line, TOPICS)

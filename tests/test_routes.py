@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+from hashlib import md5
 
 import aiohttp
 import pytest
@@ -17,6 +18,7 @@ LINKS = """
 {"id": 2, "target_url": {"ios": "https://apps.example/i"}}
 {"id": 3, "enabled": false, "target_url": {"default": "https://web.example/"}}
 {"id": 4, "starts_at": "2999-01-01T00:00:00Z", "target_url": {"default": "https://web.example/"}}
+{"id": 6, "forward_query": true, "target_url": {"default": "https://web.example/?c={click_id}"}}
 {"id": 5, "expires_at": "2000-01-01T00:00:00Z", "target_url": {"default": "https://web.example/"}}
 """  # noqa: E501
 TOPICS = frozenset({"clicks", "orphans"})
@@ -145,6 +147,52 @@ async def test_a_link_that_is_not_there_is_an_orphan(client, redis, path, reason
     assert params[b"reqparams"] == b"x=1"
 
 
+async def test_a_slug_leads_to_its_link_and_is_the_same_event(client, redis):
+    answer = await ask(client, "/one?qr=1")
+    assert (answer.status, answer.headers["Location"]) == (302, "https://apps.example/i?a=b%2Fc")
+    assert answer.headers["Cache-Control"] == "no-store"
+    (event,) = await events(redis, 1)
+    params = decode_params(event.params)
+    assert (params[b"campaign_link_id"], params[b"slug"], params[b"trigger"]) == (b"1", b"one", b"qr")
+
+
+async def test_an_unknown_slug_is_an_orphan_and_a_reserved_one_is_no_path(client, redis):
+    answer = await ask(client, "/One")
+    assert (answer.status, answer.headers["X-Onward"]) == (404, "unknown-link")
+    (event,) = await events(redis, 1)
+    assert decode_params(event.params)[b"path"] == b"/One"
+    for path in ("/api", "/console", "/t", "/apple-x", "/one/", "/one/rest", "/%6fne", "/" + "a" * 65):
+        answer = await ask(client, path)
+        assert (answer.status, answer.headers["X-Onward"]) == (404, "no-such-path"), path
+    assert await redis.llen("click_queue") == 0
+
+
+async def test_a_client_hint_chooses_the_target_where_the_user_agent_tells_nothing(client, redis):
+    headers = {"User-Agent": "Mozilla/5.0", "Sec-CH-UA-Platform": '"Android"'}
+    answer = await ask(client, "/click/1/go", headers)
+    assert answer.headers["Location"] == "market://details?id=a.b&referrer=utm_source%3Dgoogle"
+    (event,) = await events(redis, 1)
+    params = decode_params(event.params)
+    assert params[b"lookup_key"] == md5(f"{event.ip}.".encode(), usedforsecurity=False).hexdigest().encode()
+
+
+async def test_a_link_that_wants_the_request_passed_on_gets_it_and_says_so(client, redis):
+    answer = await ask(client, "/click/6/go?x=1&u=//evil.example")
+    location = answer.headers["Location"]
+    (event,) = await events(redis, 1)
+    params = decode_params(event.params)
+    assert location == f"https://web.example/?c={params[b'event_id'].decode()}&x=1&u=%2F%2Fevil.example"
+    assert params[b"redirect_url"].decode() == location
+
+
+async def test_head_of_what_is_no_link_records_nothing(client, redis):
+    answer = await ask(client, "/click/4711/go", method="HEAD")
+    assert answer.status == 404
+    await ask(client, "/click/1/go")
+    (event,) = await events(redis, 1)
+    assert event.topic == "clicks"
+
+
 async def test_head_is_answered_alike_and_marked(client, redis):
     answer = await ask(client, "/click/1/go", method="HEAD")
     assert (answer.status, answer.headers["Location"]) == (307, "https://apps.example/i?a=b%2Fc")
@@ -181,8 +229,15 @@ async def test_the_small_routes_answer_and_record_nothing(client, redis):
     ):
         async with client.get(URL(str(client._base_url).rstrip("/") + path, encoded=True)) as answer:
             assert (answer.status, await answer.read()) == (status, body), path
-    async with client.get("/favicon.ico") as answer:
-        assert (answer.content_type, len(await answer.read())) == ("image/gif", 43)
+    for path in ("/favicon.ico", "/apple-touch-icon-120x120.png"):
+        async with client.get(path) as answer:
+            assert (answer.content_type, len(await answer.read())) == ("image/gif", 43)
+    for path, empty in (
+        ("/.well-known/apple-app-site-association", {"applinks": {"apps": [], "details": []}}),
+        ("/.well-known/assetlinks.json", []),
+    ):
+        async with client.get(path) as answer:
+            assert (answer.status, await answer.json()) == (200, empty)
     assert await redis.llen("click_queue") == 0
 
 
