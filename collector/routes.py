@@ -16,6 +16,7 @@ from collector.app import Collector, new_event_id
 from collector.click import Click, Orphan, OrphanReason, Visit
 from collector.event import decode_query
 from collector.platform import platform_hint, platform_of
+from collector.protocol import SERVER, WHY
 from collector.referer import kept_referer
 from collector.signals import signals_of
 from collector.target import target_of
@@ -25,8 +26,6 @@ _GIF: Final = bytes.fromhex(
     "47494638396101000100800100000000ffffff21f90401000001002c00000000010001000002024c01003b"
 )
 _LINK_ID: Final = re.compile(r"[0-9]{1,18}")
-_WHY: Final = "X-Onward"
-"""The header in which every refusal says why, for a developer to read."""
 
 
 async def click(collector: Collector, request: web.BaseRequest, link_id: str) -> web.Response:
@@ -115,22 +114,27 @@ _METHODS: Final = "GET, HEAD, OPTIONS"
 
 async def answer(collector: Collector, request: web.BaseRequest) -> web.Response:
     """Answer one request by the first route that matches its raw path."""
+    response = await _answer(collector, request)
+    if request.body_exists or request.method == hdrs.METH_CONNECT:
+        response.force_close()  # nobody reads what may follow
+    response.headers[hdrs.SERVER] = SERVER
+    return response
+
+
+async def _answer(collector: Collector, request: web.BaseRequest) -> web.Response:
     path = raw_path(request)
     for route in ROUTES:
-        if match := route.path.fullmatch(path):
-            if request.method in (hdrs.METH_GET, hdrs.METH_HEAD):
-                response = await route.handler(collector, request, *match.groups())
-            elif request.method == hdrs.METH_OPTIONS:
-                response = web.Response(status=204, headers={hdrs.ALLOW: _METHODS})
-            else:
-                response = web.Response(
-                    status=405, headers={hdrs.ALLOW: _METHODS, _WHY: "method-not-allowed"}
-                )
-            break
-    else:
-        response = _no_such_path()
-    response.headers[hdrs.SERVER] = "onward"
-    return response
+        match = route.path.fullmatch(path)
+        if match is None:
+            continue
+        if request.method == hdrs.METH_OPTIONS:
+            return web.Response(status=204, headers={hdrs.ALLOW: _METHODS})
+        if request.method not in (hdrs.METH_GET, hdrs.METH_HEAD):
+            return web.Response(status=405, headers={hdrs.ALLOW: _METHODS, WHY: "method-not-allowed"})
+        if request.body_exists:
+            return web.Response(status=413, headers={WHY: "no-body-wanted"})
+        return await route.handler(collector, request, *match.groups())
+    return _no_such_path()
 
 
 def raw_path(request: web.BaseRequest) -> str:
@@ -166,12 +170,12 @@ def _orphan(
 
 
 def _no_such_path() -> web.Response:
-    return web.Response(status=404, headers={_WHY: "no-such-path"})
+    return web.Response(status=404, headers={WHY: "no-such-path"})
 
 
 def _redirect(target: str | None, found: int, *, otherwise: str) -> web.Response:
     """Redirect to the target, byte for byte as recorded, or an empty 404 that says why."""
     headers = {"Cache-Control": "no-store", "Referrer-Policy": "strict-origin-when-cross-origin"}
     if target is None:
-        return web.Response(status=404, headers={**headers, _WHY: otherwise})
+        return web.Response(status=404, headers={**headers, WHY: otherwise})
     return web.Response(status=found, headers={**headers, hdrs.LOCATION: target})

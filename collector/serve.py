@@ -12,6 +12,7 @@ from typing import Final
 from aiohttp import web
 
 from collector.app import open_collector
+from collector.protocol import server
 from collector.routes import answer
 from collector.settings import CollectorSettings
 from process.logs import log
@@ -48,7 +49,7 @@ async def serve(settings: CollectorSettings, listener: socket.socket, worker: in
     try:
         async with open_collector(settings, worker) as collector:
             runner = web.ServerRunner(
-                web.Server(partial(answer, collector), access_log=None),
+                server(partial(answer, collector)),
                 shutdown_timeout=REQUESTS_FINISH_SECONDS,
             )
             await runner.setup()
