@@ -103,7 +103,7 @@ async def open_collector(settings: CollectorSettings, worker: int) -> AsyncItera
                 "collector_stopped",
                 recorded=dict(collector.recorded),
                 dropped=dict(collector.dropped),
-                unshipped=collector.recorded.total() - shipper.shipped,
+                unshipped=max(collector.recorded.total() - shipper.shipped, 0),
                 adopted=shipper.adopted,
             )
 

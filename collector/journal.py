@@ -69,12 +69,8 @@ class Journal:
 
     def segments(self) -> list[tuple[int, Path]]:
         """Give the segments there are, by the position each begins at."""
-        return sorted((int(path.stem), path) for path in self.folder.glob(f"*{_SUFFIX}"))
-
-    def end(self) -> int:
-        """Give the position after the last whole or torn record."""
-        segments = self.segments()
-        return segments[-1][0] + _record_bytes(segments[-1][1]) if segments else 0
+        found = self.folder.glob(f"*{_SUFFIX}")
+        return sorted((int(path.stem), path) for path in found if path.stem.isdecimal())
 
     def read(self, position: int, *, most_lines: int, most_bytes: int, until: int | None = None) -> Chunk:
         """Read whole records from `position` on, not past `until`; an empty chunk at the end of the journal.
@@ -116,6 +112,10 @@ class Journal:
             removed += stat.st_size
         return removed
 
+    def bytes_on_disk(self) -> int:
+        """Count the bytes of its segments."""
+        return sum(path.stat().st_size for _, path in self.segments())
+
     def last_written(self) -> float:
         """Give the Unix time of the last append."""
         segments = self.segments()
@@ -136,26 +136,35 @@ class OpenJournal(Journal):
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
         """Create it under `directory`; raises OSError where nothing can be written."""
-        name = str(uuid.uuid4())
-        unlocked = directory / f".{name}"
-        unlocked.mkdir(parents=True)
-        lock = os.open(unlocked / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        # Others see the journal only now that it is locked: they would take it for one left behind.
-        super().__init__(unlocked.rename(directory / name), lock)
+        super().__init__(*_create(directory))
         self.position = 0
         """Where the next record goes."""
         self.size = 0
         """Bytes on disk."""
+        self.reserved = 0
+        """Bytes of journals left behind, which share our limit."""
         self._max_bytes = max_bytes
         self._segment_bytes = min(SEGMENT_BYTES, max(max_bytes // 8, 1))
         self._segment = -1
         self._segment_end = 0
 
+    def begin_again(self) -> None:
+        """Go on as a new journal: the folder of this one was taken away under us."""
+        self.close()
+        self.release()
+        self.folder, self._lock = _create(self.folder.parent)
+        self.id = self.folder.name
+        self.position = self.size = 0
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether more than half of the space is taken: shipped segments then go at once."""
+        return self.size + self.reserved > self._max_bytes // 2
+
     def append(self, line: bytes) -> None:
         """Write one record; raises JournalFullError, or OSError when the disk refuses it."""
         record = _RECORD.pack(len(line), crc32(line)) + line
-        if self.size + len(record) > self._max_bytes:
+        if self.size + self.reserved + len(record) > self._max_bytes:
             raise JournalFullError
         if self.position + len(record) > self._segment_end:
             self._seal()
@@ -173,7 +182,7 @@ class OpenJournal(Journal):
 
     def forget(self, position: int, *, older_than: float) -> int:
         """Remove shipped segments: old ones, and any where the space is needed (see Journal.forget)."""
-        if self.size > self._max_bytes // 2:
+        if self.is_crowded:
             older_than = time.time() + 1
         removed = super().forget(position, older_than=older_than)
         self.size -= removed
@@ -214,6 +223,17 @@ def journals_left_behind(directory: Path) -> Iterator[Journal]:
                 yield Journal(folder, lock)
 
 
+def _create(directory: Path) -> tuple[Path, int]:
+    """Make the folder of a new journal, and give it with its lock."""
+    name = str(uuid.uuid4())
+    unlocked = directory / f".{name}"
+    unlocked.mkdir(parents=True)
+    lock = os.open(unlocked / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    # Others see the journal only now that it is locked: they would take it for one left behind.
+    return unlocked.rename(directory / name), lock
+
+
 def _lock(folder: Path) -> int | None:
     """Take the folder's lock, or give None if another process holds it or the folder is just being removed."""
     try:
@@ -229,12 +249,6 @@ def _lock(folder: Path) -> int | None:
         os.close(lock)
         return None
     return lock
-
-
-def _record_bytes(path: Path) -> int:
-    with path.open("rb") as file:
-        header = len(file.readline())
-    return path.stat().st_size - header
 
 
 def _read_segment(
@@ -273,6 +287,8 @@ def _records(data: bytes, most_lines: int) -> tuple[list[bytes], int, int]:
     size = len(data)
     while len(lines) < most_lines and position + _RECORD.size <= size:
         length, checksum = _RECORD.unpack_from(data, position)
+        if length == 0:
+            break  # no event is empty: this is a tail that a power failure left full of zeros
         end = position + _RECORD.size + length
         if end > size:
             break

@@ -18,6 +18,15 @@ CLICK_QUEUE: Final = "click_queue"
 REDIS_TIMEOUT_SECONDS: Final = 1.0
 """A Redis that does not answer within this is away: what waits for it is safe in the journal or the queue."""
 
+_ID: Final = """#!lua flags=allow-oom
+local id = redis.call('GET', KEYS[1])
+if not id then
+  id = ARGV[1]
+  redis.call('SET', KEYS[1], id)
+end
+return id
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class QueueKeys:
@@ -63,7 +72,6 @@ def open_redis(url: str, *, tls_insecure: bool = False) -> Redis:
 
 
 async def queue_id(redis: Redis, keys: QueueKeys) -> str:
-    """Give the queue's id, minting it where there is none."""
-    await redis.set(keys.id, str(uuid.uuid4()), nx=True)
-    stored = await redis.get(keys.id)
-    return str(stored, "ascii")  # type: ignore[arg-type]  # redis types every answer as anything
+    """Give the queue's id, minting it where there is none; also on a Redis that is full."""
+    stored = await redis.register_script(_ID)([keys.id], [str(uuid.uuid4())])
+    return str(stored, "ascii")

@@ -1,6 +1,8 @@
+#!lua flags=allow-oom
 -- Take up to N lines into a batch with a random id, for the owner of the queue alone; or give the batch in flight.
 -- KEYS: lease, list, lines in flight, batch in flight
 -- ARGV: owner's token, id for a new batch, most lines, lease in ms
+-- A full Redis lets it run: nothing else would ever make room.
 -- Gives {batch id, lines...}, or {} when there is nothing to take.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return redis.error_reply('NOTOWNER another process owns this queue')

@@ -137,7 +137,7 @@ def enrich(
     }
     match event_type:
         case "click":
-            value: EventValue = _click(fields, ours, params)
+            value: EventValue = _click(fields, ours, params, policy)
         case "referral":
             value = _referral(fields, ours)
         case "orphan":
@@ -158,7 +158,9 @@ def enrich(
         topic=topic,
         key=key.encode(),
         value=encode_value(value),
-        timestamp_ms=at_ms,
+        timestamp_ms=min(
+            at_ms, now_ms
+        ),  # a broker refuses times to come, and with one record its whole batch
         headers=cloud_event_headers(topic, event_type, event_id, value.clicked_at),
     )
 
@@ -199,9 +201,10 @@ def _whereabouts(
     address = address_of(event.ip)
     if address == "0.0.0.0":  # noqa: S104 (so the collector says that nobody knows)
         address = None
+    keys_are_kept = policy.ip_privacy != "none"  # who tries all addresses turns a key made of one back
     place = place_of(address) if address and "anonymous_ip" not in signals else NOWHERE
     return {
-        "visitor_id": visitor_id(address, event.user_agent, event.at) if address else None,
+        "visitor_id": visitor_id(address, event.user_agent, event.at) if address and keys_are_kept else None,
         "ip": _kept_address(address, policy) if address else None,
         "country": place.country,
         "region": place.region,
@@ -219,11 +222,16 @@ def _kept_address(address: str, policy: Policy) -> str | None:
             return masked(address)
 
 
-def _click(fields: dict[str, Any], ours: Mapping[str, str | None], params: dict[bytes, Value]) -> ClickValue:
+def _click(
+    fields: dict[str, Any], ours: Mapping[str, str | None], params: dict[bytes, Value], policy: Policy
+) -> ClickValue:
     link_id = _number(ours.get("campaign_link_id"))
+    texts = _taken(ours, _CLICK_TEXTS)
+    if policy.ip_privacy == "none" and texts["idfa_comb"] is None:
+        texts["lookup_key"] = None
     return ClickValue(
         **fields,
-        **_taken(ours, _CLICK_TEXTS),
+        **texts,
         link_id=link_id,
         campaign_link_id=link_id,
         user_id=_number(ours.get("user_id")),

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
 from redis.exceptions import RedisError
@@ -34,6 +35,12 @@ FINISH_SECONDS: Final = 4.0
 RETRY_SECONDS: Final = 1.0
 """Between attempts while Redis or Kafka is away."""
 
+SAY_AGAIN_SECONDS: Final = 60.0
+"""Between two log lines about the same trouble."""
+
+MOST_BYTES: Final = 900_000
+"""Of a value or a dead letter: a broker's default limit is 1,048,588 for a record with its key, headers and frame."""
+
 
 @dataclass
 class Pipeline:
@@ -46,6 +53,8 @@ class Pipeline:
     """Records in Kafka, by topic."""
     dropped_bots: int = 0
     """Bots' events under BOTS=drop."""
+    _trouble: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """Queues that wait: why, and when that was said last."""
 
     async def run(self, queues: list[Queue], stop: asyncio.Event) -> None:
         """Move events until told to stop, or until the queues are empty."""
@@ -64,19 +73,23 @@ class Pipeline:
 
     async def _tend(self, queue: Queue, stop: asyncio.Event) -> None:
         """Own one queue as long as we can; begin again after whatever went wrong."""
-        trouble = ""
         while not stop.is_set():
             try:
                 if await queue.own():
                     if await self._move(queue, stop):
                         return
-                    trouble = ""
+                elif self.until_empty and not await queue.length():
+                    return
             except (PublishError, RedisError, OSError, NotOwnerError) as error:
-                why = str(error) or type(error).__name__
-                if why != trouble:
-                    log.warning("queue_waits", queue=queue.keys.list, why=why)
-                trouble = why
+                self._say_why(queue, str(error) or type(error).__name__)
             await _pause(stop, RETRY_SECONDS)
+
+    def _say_why(self, queue: Queue, why: str) -> None:
+        """Log why a queue waits when that changes, and once a minute as long as it does."""
+        said, at = self._trouble.get(queue.keys.list, ("", 0.0))
+        if why != said or time.monotonic() - at > SAY_AGAIN_SECONDS:
+            log.warning("queue_waits", queue=queue.keys.list, why=why)
+            self._trouble[queue.keys.list] = (why, time.monotonic())
 
     async def _move(self, queue: Queue, stop: asyncio.Event) -> bool:
         """Move batches of a queue we own; True when there is nothing more to do."""
@@ -85,7 +98,8 @@ class Pipeline:
             await ensure_topics(self.settings)
             async with open_publisher(self.settings, await queue.id()) as publisher:
                 last = await publisher.last_batch_id()
-                log.info("queue_owned", queue=queue.keys.list, last_batch=last)
+                if queue.keys.list not in self._trouble:
+                    log.info("queue_owned", queue=queue.keys.list, last_batch=last)
                 while not stop.is_set():
                     if renewal.done():
                         renewal.result()
@@ -103,39 +117,56 @@ class Pipeline:
 
     async def _deliver(self, queue: Queue, publisher: Publisher, batch: Batch, last: str | None) -> str:
         """Publish a batch, unless it is the one that Kafka has already; then forget it."""
+        unpublishable = [line for line in batch.lines if len(line) > MOST_BYTES]
         if batch.id != last:
             records = self._enriched(batch)
             await publisher.publish(batch.id, records)
             self.published.update(record.topic for record in records)
-        await queue.forget(batch)
+        await queue.forget(batch, unpublishable)
+        if unpublishable:
+            log.error(
+                "lines_too_large_for_kafka",
+                queue=queue.keys.list,
+                lines=len(unpublishable),
+                kept_in="click_invalid",
+            )
+        if self._trouble.pop(queue.keys.list, None):
+            log.warning("queue_goes_on", queue=queue.keys.list)
         return batch.id
 
     def _enriched(self, batch: Batch) -> list[Record]:
-        """Give a record for every line: an event's, or a dead letter's."""
+        """Give the records of all lines that Kafka can take: an event's, or a dead letter's."""
         now_ms = time.time_ns() // 1_000_000
-        topics = self.settings.topics
-        policy = Policy(
+        lines = ((index, line) for index, line in enumerate(batch.lines) if len(line) <= MOST_BYTES)
+        records = (self._record(line, Source(batch.id, index), now_ms) for index, line in lines)
+        return [record for record in records if record is not None]
+
+    def _record(self, line: bytes, source: Source, now_ms: int) -> Record | None:
+        try:
+            event = Event.decode(line, self._topics)
+        except MalformedEventError as error:
+            return dead_letter(line, reason=error.reason, step="decode", topic=error.topic, at_ms=now_ms)
+        record = enrich(event, source, now_ms=now_ms, place_of=self.place_of, policy=self._policy)
+        if record is None:
+            self.dropped_bots += 1
+        elif len(record.value) > MOST_BYTES:
+            return dead_letter(
+                line, reason="too large for Kafka", step="enrich", topic=event.topic, at_ms=now_ms
+            )
+        return record
+
+    @cached_property
+    def _topics(self) -> frozenset[str]:
+        return self.settings.topics
+
+    @cached_property
+    def _policy(self) -> Policy:
+        return Policy(
             bots=self.settings.bots,
             ip_privacy=self.settings.ip_privacy,
             honor_gpc=self.settings.gpc == "honor",
             honor_dnt=self.settings.dnt == "honor",
         )
-        records = []
-        for index, line in enumerate(batch.lines):
-            try:
-                event = Event.decode(line, topics)
-            except MalformedEventError as error:
-                records.append(
-                    dead_letter(line, reason=error.reason, step="decode", topic=error.topic, at_ms=now_ms)
-                )
-                continue
-            source = Source(batch.id, index)
-            record = enrich(event, source, now_ms=now_ms, place_of=self.place_of, policy=policy)
-            if record is None:
-                self.dropped_bots += 1
-            else:
-                records.append(record)
-        return records
 
 
 async def _keep(queue: Queue) -> None:

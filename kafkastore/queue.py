@@ -6,6 +6,7 @@ by a lease whose value is its token; claim and forget check it in their scripts.
 """
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Final
@@ -22,14 +23,16 @@ RENEW_SECONDS: Final = 1.0
 """How often a lease is renewed, and how often those who wait for one ask."""
 
 MOST_LINES: Final = 4_000
-"""Lines in a batch: Lua's unpack fails above about 8,000, and a batch is what memory holds at once (about 4 MB)."""
+"""Lines in a batch: Lua's unpack fails above about 8,000, and a batch is what memory holds at once."""
 
 _FOLDER: Final = resources.files("kafkastore")
 _CLAIM: Final = _FOLDER.joinpath("claim.lua").read_text()
 _FORGET: Final = _FOLDER.joinpath("forget.lua").read_text()
-_RENEW: Final = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+_OWN: Final = """#!lua flags=allow-oom
+local owner = redis.call('GET', KEYS[1])
+if owner and owner ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
 """
 _RELEASE: Final = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -62,7 +65,7 @@ class Queue:
         self._batch = keys.key("batch")
         self._claim = redis.register_script(_CLAIM)
         self._forget = redis.register_script(_FORGET)
-        self._renew = redis.register_script(_RENEW)
+        self._own = redis.register_script(_OWN)
         self._release = redis.register_script(_RELEASE)
 
     async def id(self) -> str:
@@ -71,10 +74,7 @@ class Queue:
 
     async def own(self) -> bool:
         """Take the lease, or renew it; False while another process has it."""
-        milliseconds = int(LEASE_SECONDS * 1000)
-        if await self._redis.set(self._lease, self._token, nx=True, px=milliseconds):
-            return True
-        return bool(await self._renew([self._lease], [self._token, milliseconds]))
+        return bool(await self._own([self._lease], [self._token, int(LEASE_SECONDS * 1000)]))
 
     async def claim(self) -> Batch | None:
         """Give the batch in flight, or take a new one; None if the queue is empty. Raises NotOwnerError."""
@@ -89,10 +89,14 @@ class Queue:
         batch_id, *lines = answer
         return Batch(batch_id.decode(), lines)
 
-    async def forget(self, batch: Batch) -> None:
-        """Drop a batch that is in Kafka; one that is not in flight any more is fine. Raises NotOwnerError."""
+    async def forget(self, batch: Batch, unpublishable: Sequence[bytes] = ()) -> None:
+        """Drop a batch that is in Kafka, and keep the lines that Kafka could not take in `click_invalid`.
+
+        A batch that is not in flight any more is fine. Raises NotOwnerError.
+        """
+        keys = [self._lease, self._lines, self._batch, self.keys.key("click_invalid")]
         try:
-            await self._forget([self._lease, self._lines, self._batch], [self._token, batch.id])
+            await self._forget(keys, [self._token, batch.id, *unpublishable])
         except ResponseError as error:
             raise _owner_error(error) from None
 

@@ -157,7 +157,16 @@ def test_who_asks_not_to_be_tracked_leaves_nothing_that_identifies():
 
 def test_an_address_can_be_kept_whole_or_not_at_all():
     assert value_of(click_with(), ip_privacy="full")["ip"] == "203.0.113.42"
-    assert value_of(click_with(), ip_privacy="none")["ip"] is None
+    nothing = value_of(click_with(lookup_key="of an address"), ip_privacy="none")
+    assert [nothing[name] for name in ("ip", "visitor_id", "lookup_key")] == [None, None, None]
+    key_of_a_device = value_of(click_with(lookup_key="k", idfa_comb="i"), ip_privacy="none")["lookup_key"]
+    assert key_of_a_device == "k"
+
+
+def test_a_time_to_come_is_kept_in_the_value_and_not_in_the_records_own():
+    line = b"203.0.113.42 9999999999 clicks /t/click p iPhone"
+    assert record_of(line, now_ms=1769860800160).timestamp_ms == 1769860800160
+    assert value_of(line)["clicked_at"].startswith("2286-11-20T17:46:39")
 
 
 def test_bytes_that_are_not_utf_8_become_the_replacement_character_only_here():

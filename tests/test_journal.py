@@ -70,6 +70,27 @@ def test_a_torn_tail_is_passed_over_and_counted(journal):
     assert (lines, torn) == ([b"one", b"two"], 8 + len(b"three") - 2)
 
 
+def test_a_tail_of_zeros_is_torn_and_no_event(journal):
+    journal.append(b"one")
+    _, path = journal.segments()[-1]
+    with path.open("ab") as file:
+        file.write(bytes(64))
+    lines, torn, _ = read_all(left_behind(journal))
+    assert (lines, torn) == ([b"one"], 64)
+
+
+def test_a_strange_file_in_the_folder_is_none_of_ours(journal):
+    journal.append(b"one")
+    (journal.folder / "x.segment").write_bytes(b"?")
+    assert read_all(left_behind(journal))[0] == [b"one"]
+
+
+def test_journals_left_behind_count_against_the_same_limit(journal):
+    journal.reserved = MEGABYTE - 100
+    with pytest.raises(JournalFullError):
+        journal.append(b"x" * 200)
+
+
 def test_a_record_that_rotted_is_passed_over_and_its_neighbours_are_not(journal):
     for line in (b"one", b"two", b"three"):
         journal.append(line)

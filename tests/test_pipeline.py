@@ -5,8 +5,11 @@ import json
 
 import pytest
 from kafka_reader import read_committed
+from redis.asyncio import Redis
+from redis.exceptions import OutOfMemoryError
 
 from collector.queue import CLICK_QUEUE, QueueKeys
+from embedded.redis import running_redis
 from geoip.place import NOWHERE
 from kafkastore.pipeline import Pipeline
 from kafkastore.queue import Queue
@@ -24,13 +27,13 @@ class DiedError(BaseException):
 
 
 class DiesBeforeForget(Queue):
-    async def forget(self, batch):
+    async def forget(self, batch, unpublishable=()):
         raise DiedError
 
 
 class DiesAfterForget(Queue):
-    async def forget(self, batch):
-        await super().forget(batch)
+    async def forget(self, batch, unpublishable=()):
+        await super().forget(batch, unpublishable)
         raise DiedError
 
 
@@ -105,6 +108,36 @@ async def test_a_batch_that_another_owner_published_meanwhile_is_not_published_a
     await asyncio.wait({zombie}, timeout=3)
     await tasks.end({zombie})
     assert sorted(click["link_id"] for click in clicks(settings)) == list(range(50))
+
+
+async def test_a_line_that_kafka_cannot_take_keeps_no_neighbour_waiting(redis, settings):
+    time_to_come = b"203.0.113.42 9999999999 clicks /t/click campaign_link_id=777 iPhone"
+    too_large = b"203.0.113.42 1769860800 inapp /t/x a=" + b"x" * 2_000_000 + b" iPhone"
+    large_value = b"203.0.113.42 1769860800 inapp /t/x a=" + b"\xff" * 400_000 + b" iPhone"
+    await redis.rpush(CLICK_QUEUE, time_to_come, too_large, large_value, *LINES)
+    await move(settings, Queue(redis, KEYS))
+    assert sorted(click["link_id"] for click in clicks(settings)) == [*range(50), 777]
+    dead = read_committed(settings.kafka_url, settings.kafka_prefix + "inapp.dead")
+    assert [letter.value() for letter in dead] == [large_value]
+    assert dict(dead[0].headers())["reason"] == b"too large for Kafka"
+    assert await redis.lrange(KEYS.key("click_invalid"), 0, -1) == [too_large]
+
+
+async def test_a_redis_that_is_full_can_still_be_drained(tmp_path, redis_binary, settings):
+    with running_redis(tmp_path, binary=redis_binary, extra=("--maxmemory", "4mb")) as server:
+        async with Redis.from_url(server.url) as redis:
+            with pytest.raises(OutOfMemoryError):
+                while True:
+                    await redis.rpush(CLICK_QUEUE, *LINES)
+            waiting = await redis.llen(CLICK_QUEUE)
+            await move(settings, Queue(redis, KEYS))
+    assert len(clicks(settings)) == waiting
+
+
+async def test_until_empty_ends_beside_an_owner_of_an_empty_queue(redis, settings):
+    owner = Queue(redis, KEYS)
+    assert await owner.own()
+    await move(settings, Queue(redis, KEYS))
 
 
 async def test_bots_under_drop_are_counted_and_nowhere_else(redis, settings):

@@ -1,9 +1,11 @@
 """Journal → Redis: position and lines move together, so that nothing is lost and nothing is pushed twice."""
 
 import asyncio
+import shutil
 
 import pytest
 from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from collector.journal import OpenJournal, journals_left_behind
 from collector.queue import CLICK_QUEUE, QueueKeys, open_redis, queue_id
@@ -92,13 +94,100 @@ async def test_a_redis_that_lost_everything_gets_what_the_journal_keeps(journal,
     assert await queue_id(redis, KEYS) == journal.queue_id, "the queue is the one it was"
 
 
-async def test_a_journal_is_never_shipped_to_another_queue(journal, end, redis):
+async def test_a_journal_left_behind_is_never_shipped_to_another_queue(tmp_path, journal, end, redis):
     append(journal, 1)
     journal.bind("00000000-0000-4000-8000-000000000000")
+    journal.close()
+    journal.release()
     await queue_id(redis, KEYS)
-    with pytest.raises(ResponseError, match="OTHERQUEUE"):
-        await Shipment(journal, end).step()
+    directory = tmp_path / "journal"
+    shipper = Shipper(OpenJournal(directory, 1_000_000), end, [end], directory, keep_seconds=600)
+    await shipper._adopt()
     assert await queued(redis) == []
+    assert [found.id for found in journals_left_behind(directory)] == [journal.id], (
+        "it is there for who can ship it"
+    )
+
+
+async def test_a_redis_that_was_emptied_and_named_anew_under_us_gets_what_the_journal_keeps(
+    journal, end, redis
+):
+    lines = append(journal, 50)
+    shipment = Shipment(journal, end)
+    await ship_all(shipment)
+    await redis.flushall()
+    new = await queue_id(redis, KEYS)
+    lines += append(journal, 50, begin=50)
+    await ship_all(shipment)
+    assert await queued(redis) == lines
+    assert journal.queue_id == new
+
+
+async def test_journals_left_behind_are_shipped_also_if_redis_was_away_at_first(tmp_path, end, redis):
+    directory = tmp_path / "journal"
+    dead = OpenJournal(directory, max_bytes=1_000_000)
+    lines = append(dead, 20)
+    dead.bind(await queue_id(redis, KEYS))
+    dead.close()
+    dead.release()
+    nobody = QueueEnd(open_redis("redis://127.0.0.1:1/0"), KEYS)
+    shipper = Shipper(OpenJournal(directory, 1_000_000), nobody, [nobody], directory, keep_seconds=600)
+    with pytest.raises((RedisError, OSError)):
+        await shipper._adopt()
+    shipper._ends = [end]
+    running = shipper.start()
+    async with asyncio.timeout(10):
+        while await queued(redis) != lines:
+            await asyncio.sleep(0.01)
+    await tasks.end(running)
+    await nobody.redis.aclose()
+
+
+async def test_a_push_whose_reply_was_lost_is_counted_once(journal, end, redis):
+    append(journal, 10)
+    shipment = Shipment(journal, end)
+    ship, lost = shipment._ship, RedisTimeoutError()
+
+    async def lose_the_reply(keys, arguments):
+        await ship(keys, arguments)
+        raise lost
+
+    shipment._ship = lose_the_reply
+    with pytest.raises(RedisTimeoutError):
+        await shipment.step()
+    shipment._ship = ship
+    await ship_all(shipment)
+    assert (shipment.lines, await redis.llen(CLICK_QUEUE)) == (10, 10)
+
+
+async def test_a_journal_that_never_pauses_still_forgets_what_is_shipped(tmp_path, end, redis):
+    directory = tmp_path / "journal"
+    journal = OpenJournal(directory, max_bytes=1_000_000)
+    shipper = Shipper(journal, end, [end], directory, keep_seconds=600)
+    for _ in range(40):
+        append(journal, 2_000)
+        await shipper._own.step()
+        shipper._forget_shipped()
+    assert journal.position > 1_000_000 > journal.size
+    await tasks.end(shipper.start())
+
+
+async def test_a_journal_whose_folder_is_taken_away_begins_again(tmp_path, end, redis):
+    directory = tmp_path / "journal"
+    journal = OpenJournal(directory, max_bytes=1_000_000)
+    shipper = Shipper(journal, end, [end], directory, keep_seconds=600)
+    shutil.rmtree(journal.folder)
+    old = journal.id
+    running = shipper.start()
+    async with asyncio.timeout(10):
+        while journal.id == old:
+            await asyncio.sleep(0.01)
+    journal.append(b"after")
+    shipper.wake()
+    async with asyncio.timeout(10):
+        while await queued(redis) != [b"after"]:
+            await asyncio.sleep(0.01)
+    await tasks.end(running)
 
 
 async def test_redis_that_is_away_is_an_error_within_its_timeout_and_nothing_is_lost(tmp_path, journal):
