@@ -8,17 +8,19 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from asyncio.subprocess import PIPE, Process
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from embedded.books import Books
 from embedded.kafka import running_kafka
@@ -27,7 +29,7 @@ from embedded.real_kafka import running_real_kafka
 from embedded.redis import running_redis
 from embedded.server import Child, Program, ServerUnavailable
 from embedded.traffic import VISITS_PER_SECOND, visit_for_ever
-from process.run import FAILED, give_up, run, stop_on_signals
+from process.run import FAILED, WRONG_USE, give_up, run, stop_on_signals
 
 SCRIPTS: Final = Path(sys.executable).parent
 LINKS: Final = Path(__file__).with_name("links.jsonl")
@@ -37,6 +39,7 @@ DRAIN_SECONDS: Final = 3.0
 """For the last clicks to reach Kafka, when told to stop; each process then has less than its 10 s to go."""
 
 _POLL_SECONDS: Final = 0.05
+_LAST_PORT: Final = 65535
 
 Environment = dict[str, str]
 
@@ -73,7 +76,7 @@ async def _run() -> int:
             kafkastore.await_answer()
             print(_start_up_block(environ), flush=True)
             printing = asyncio.create_task(_print_and_count(lines, books.stored))
-            await _let_visitors_come(stop, environ)
+            await _let_visitors_come(stop, environ, (collector, kafkastore))
 
             print("stopping …", flush=True)
             await asyncio.to_thread(collector.stop)
@@ -93,14 +96,19 @@ def _environment() -> Environment:
     """Give the processes' variables: the operator's, over defaults that suit one machine."""
     ours = {
         "PORT": "8080",
-        "HOST": "127.0.0.1",
         "DATABASE_URL": f"sqlite:///{VAR / 'onward.db'}",
         "JOURNAL_DIR": str(VAR / "journal"),
         "TRUSTED_PROXIES": "127.0.0.0/8",  # the made-up visitors say where they come from
     }
-    environ = {**ours, **{name: value for name, value in os.environ.items() if value}}
-    if not environ["PORT"].isdecimal():
-        give_up(f"PORT does not parse ({environ['PORT']!r}); wanted: a TCP port, 1 to 65535.", 2)
+    # Its own eyes: what it waits for is said at this level, on this address, through this one queue.
+    fixed = {"LOG_LEVEL": "info", "HOST": "127.0.0.1", "QUEUES": "1", "WEB_CONCURRENCY": "1"}
+    others = ("REDIS_TLS_URL", "REDIS_URL_CLICKSTORE", "TLS_", "HTTP_PORT")
+    theirs = {name: value for name, value in os.environ.items() if value and not name.startswith(others)}
+    environ = {**ours, **theirs, **fixed}
+    if not (environ["PORT"].isdecimal() and 0 < int(environ["PORT"]) <= _LAST_PORT):
+        give_up(
+            f"PORT does not parse ({environ['PORT']!r}); wanted: a TCP port, 1 to {_LAST_PORT}.", WRONG_USE
+        )
     return environ
 
 
@@ -170,9 +178,12 @@ def _last_words(child: Child, event: str) -> dict[str, Any]:
 
 
 async def _queued(environ: Environment) -> int:
-    """Count the events that wait in Redis."""
-    async with Redis.from_url(environ["REDIS_URL"]) as redis:
-        return sum([int(await redis.llen(key)) for key in ("click_queue", "{click_queue}:inflight")])
+    """Count the events that wait in Redis; raises ServerUnavailable."""
+    try:
+        async with Redis.from_url(environ["REDIS_URL"]) as redis:
+            return sum([int(await redis.llen(key)) for key in ("click_queue", "{click_queue}:inflight")])
+    except (RedisError, OSError, ValueError) as error:
+        raise ServerUnavailable(f"Redis does not answer ({error}): start it, or mend REDIS_URL.") from None
 
 
 async def _drain(environ: Environment) -> None:
@@ -221,16 +232,28 @@ async def _print_and_count(lines: asyncio.StreamReader, stored: Counter[str]) ->
         stored[line.split(b" ")[1].decode()] += 1
 
 
-async def _let_visitors_come(stop: asyncio.Event, environ: Environment) -> None:
-    if environ.get("TRAFFIC") == "0":
-        await stop.wait()
-        return
-    visiting = asyncio.create_task(visit_for_ever(f"http://127.0.0.1:{environ['PORT']}"))
-    stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait({visiting, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    visiting.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await visiting
+async def _let_visitors_come(stop: asyncio.Event, environ: Environment, children: Sequence[Child]) -> None:
+    """Send visitors until told to stop, or until a process of ours is gone."""
+    visiting: asyncio.Task[None] | None = None
+    if environ.get("TRAFFIC") != "0":
+        visiting = asyncio.create_task(visit_for_ever(f"http://127.0.0.1:{environ['PORT']}"))
+    while not stop.is_set():
+        for child in children:
+            if not child.pid:
+                print(f"{child.program.name} is gone; what it said last: {child.program.log}", flush=True)
+                stop.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await stop.wait()
+    if visiting is not None:
+        visiting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await visiting
+
+
+def _shown(url: str) -> str:
+    """Give a URL without the password in it."""
+    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:…@", url)
 
 
 def _start_up_block(environ: Environment) -> str:
@@ -243,12 +266,12 @@ def _start_up_block(environ: Environment) -> str:
     base = f"http://127.0.0.1:{environ['PORT']}"
     rows = (
         ("collector", base, "PORT takes another one; log in var/collector/"),
-        ("Redis", environ["REDIS_URL"], "data in var/redis/; REDIS_URL takes a real one"),
+        ("Redis", _shown(environ["REDIS_URL"]), "data in var/redis/; REDIS_URL takes a real one"),
         ("kafkastore", "Redis → Kafka", "log in var/kafkastore/"),
         ("Kafka", environ["KAFKA_URL"], kafka),
         (
             "links",
-            environ["DATABASE_URL"].replace(f"{VAR}/", "var/"),
+            _shown(environ["DATABASE_URL"].replace(f"{VAR}/", "var/")),
             "four examples; DATABASE_URL takes PostgreSQL",
         ),
         ("visitors", f"{VISITS_PER_SECOND:g} a second, made up", "TRAFFIC=0 sends none"),

@@ -11,12 +11,15 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
+from kafkastore.publisher import PublishError
 from kafkastore.settings import KafkastoreSettings
-from kafkastore.topics import topics_of
+from kafkastore.topics import existing_topics, topics_of
 from process.logs import log
 from process.run import CannotStartError
+from process.tasks import end
 
 _POLL_MS: Final = 200
+_STOP_SECONDS: Final = 2.0
 
 _TOPICS_MS: Final = 200
 """Between looks for topics that are not there yet: they are created when a kafkastore first runs."""
@@ -56,6 +59,7 @@ async def tail(
             ) from None
         await _place(
             consumer,
+            settings,
             [settings.kafka_prefix + topic for topic in topics or topics_of(settings)],
             stop,
             from_beginning=from_beginning,
@@ -67,25 +71,42 @@ async def tail(
                     topic = record.topic.removeprefix(settings.kafka_prefix)
                     value = None if topic.endswith(".dead") else json.loads(record.value)
                     yield Stored(topic, record.timestamp, value, record.value, dict(record.headers))
+    except PublishError as error:
+        raise CannotStartError(f"{error}: mend KAFKA_URL.") from None
     finally:
-        await consumer.stop()
+        # A consumer whose broker is gone may not find its way to the end by itself.
+        await end({asyncio.create_task(consumer.stop())}, after=_STOP_SECONDS)
 
 
 async def _place(
-    consumer: AIOKafkaConsumer, topics: Sequence[str], stop: asyncio.Event, *, from_beginning: bool
+    consumer: AIOKafkaConsumer,
+    settings: KafkastoreSettings,
+    topics: Sequence[str],
+    stop: asyncio.Event,
+    *,
+    from_beginning: bool,
 ) -> None:
     """Stand at the beginning or the end of every partition before anything is read; wait for topics to be there."""
+    await _until_there(settings, topics, stop)
     consumer.subscribe(topics)
-    waits = False
-    while missing := set(topics) - {partition.topic for partition in consumer.assignment()}:
-        if not waits:
-            log.info("tail_waits_for_topics", missing=sorted(missing))
-            waits = True
+    while set(topics) != {partition.topic for partition in consumer.assignment()}:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_TOPICS_MS / 1000):
                 await stop.wait()
                 return
     await (consumer.seek_to_beginning() if from_beginning else consumer.seek_to_end())
+
+
+async def _until_there(settings: KafkastoreSettings, topics: Sequence[str], stop: asyncio.Event) -> None:
+    """Wait until the topics exist. To subscribe to one that does not would create it on many brokers."""
+    said = False
+    while not stop.is_set() and (missing := set(topics) - await existing_topics(settings)):
+        if not said:
+            log.info("tail_waits_for_topics", missing=sorted(missing))
+            said = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_TOPICS_MS / 1000):
+                await stop.wait()
 
 
 def readable(record: Stored) -> str:

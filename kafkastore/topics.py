@@ -1,6 +1,7 @@
 """The topics: what must be there before anything is published, created where that is allowed."""
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from typing import Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -27,15 +28,27 @@ def topics_of(settings: KafkastoreSettings) -> list[str]:
 
 async def ensure_topics(settings: KafkastoreSettings) -> None:
     """Create what is missing; raises PublishError that names what could not be created."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_url, request_timeout_ms=_TIMEOUT_MS)
-    try:
-        await admin.start()
+    async with _admin(settings) as admin:
         there = set(await admin.list_topics())
         replication = settings.kafka_replication or await _default_replication(admin)
         missing = [topic for topic in _wanted(settings, replication) if topic.name not in there]
         if missing:
             answer = await admin.create_topics(missing, timeout_ms=_TIMEOUT_MS)
             _raise_if_refused(answer.topic_errors)
+
+
+async def existing_topics(settings: KafkastoreSettings) -> set[str]:
+    """Name the topics there are, with their prefixes; creates none. Raises PublishError."""
+    async with _admin(settings) as admin:
+        return set(await admin.list_topics())
+
+
+@asynccontextmanager
+async def _admin(settings: KafkastoreSettings) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_url, request_timeout_ms=_TIMEOUT_MS)
+    try:
+        await admin.start()
+        yield admin
     except (KafkaError, OSError) as error:
         raise PublishError(f"Kafka does not answer: {error!r}") from error
     finally:

@@ -8,9 +8,11 @@ secret can also come from a file named by NAME_FILE.
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar, get_args
+from typing import Annotated, Literal, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from redis.asyncio.connection import parse_url
 
 REDIS_SHARDS = "REDIS_URL_CLICKSTORE"
 
@@ -29,14 +31,24 @@ class Settings(BaseModel):
     )
 
 
+def _redis_url(value: SecretStr) -> SecretStr:
+    if urlsplit(value.get_secret_value()).scheme not in ("redis", "rediss", "unix"):
+        raise ValueError("this is no redis:// or rediss:// URL")
+    parse_url(value.get_secret_value())
+    return value
+
+
+_RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
+
+
 class RedisSettings(BaseModel):
     """Where the queues are: the same for the collector and the kafkastore."""
 
-    redis_url: SecretStr = Field(
+    redis_url: _RedisUrl = Field(
         SecretStr("redis://127.0.0.1:6379/0"), description="a redis:// or rediss:// URL"
     )
-    redis_tls_url: SecretStr | None = Field(None, description="a rediss:// URL; used before REDIS_URL")
-    redis_url_clickstore: tuple[SecretStr, ...] = Field(
+    redis_tls_url: _RedisUrl | None = Field(None, description="a rediss:// URL; used before REDIS_URL")
+    redis_url_clickstore: tuple[_RedisUrl, ...] = Field(
         (), description="several Redis: REDIS_URL_CLICKSTORE_1, _2, …; used before the other two"
     )
     redis_tls_insecure: bool = Field(
@@ -62,9 +74,7 @@ def read_settings(model: type[AnySettings], environ: Mapping[str, str]) -> AnySe
         if variable == REDIS_SHARDS:
             value: object = _shards(environ)
         else:
-            value = _value(
-                environ, variable, secret=SecretStr in (info.annotation, *get_args(info.annotation))
-            )
+            value = _value(environ, variable, secret="SecretStr" in str(info.annotation))
         if value:
             given[field] = value
     try:

@@ -14,9 +14,11 @@ Answer = TypeVar("Answer")
 _AGAIN_SECONDS: Final = 0.05
 
 
-async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel tasks and wait until they have ended, however they end."""
+async def end(tasks: Iterable[asyncio.Task[Any]], *, after: float = 0) -> None:
+    """Give tasks `after` seconds, then cancel them, and wait until they have ended, however they end."""
     pending = set(tasks)
+    if after and pending:
+        _, pending = await asyncio.wait(pending, timeout=after)
     while pending:
         for task in pending:
             task.cancel()
@@ -34,3 +36,14 @@ async def within(seconds: float, coroutine: Coroutine[Any, Any, Answer]) -> Answ
     finally:
         if not task.done():
             await end({task})
+
+
+async def until_stopped(stop: asyncio.Event, tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Wait until told to stop; raise what ended a task that should have run as long."""
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        done, _ = await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {stopped}:
+            task.result()
+    finally:
+        stopped.cancel()

@@ -36,6 +36,12 @@ def test_nothing_set_is_the_defaults_and_an_empty_variable_counts_as_unset():
             "this is no http:// or https:// URL",
         ),
         (CollectorSettings, "LOG_LEVEL", "loud", "debug, info, warning or error"),
+        (CollectorSettings, "REDIS_URL", "garbage", "this is no redis:// or rediss:// URL"),
+        (CollectorSettings, "REDIS_URL", "http://x", "this is no redis:// or rediss:// URL"),
+        (KafkastoreSettings, "REDIS_URL", "redis://host:abc", "a redis:// or rediss:// URL"),
+        (KafkastoreSettings, "REDIS_URL_CLICKSTORE_3", "x", "this is no redis:// or rediss:// URL"),
+        (CollectorSettings, "DATABASE_URL", "mysql://host/db", "this is no sqlite:///path"),
+        (CollectorSettings, "DATABASE_URL", "sqlite:///", "this is no sqlite:///path"),
         (KafkastoreSettings, "KAFKA_URL", "localhost:9092", "this is no list of kafka://host:port"),
         (KafkastoreSettings, "KAFKA_PREFIX", "a b", "goes before every topic"),
         (KafkastoreSettings, "INAPP_TOPICS", "app,clicks", "`clicks` is a topic of ours"),
@@ -46,7 +52,7 @@ def test_nothing_set_is_the_defaults_and_an_empty_variable_counts_as_unset():
 def test_a_value_that_does_not_parse_names_the_variable_and_what_was_wanted(model, variable, value, wanted):
     with pytest.raises(SettingsError) as error:
         read_settings(model, {variable: value})
-    assert str(error.value).startswith(f"{variable} does not parse")
+    assert str(error.value).startswith(f"{variable.removesuffix('_3')} does not parse")
     assert wanted in str(error.value)
 
 
