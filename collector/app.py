@@ -19,6 +19,7 @@ from collector.shipper import QueueEnd, Shipper
 from links.directory import LinkDirectory
 from links.store import LinkStore, LinkStoreError
 from process.logs import log
+from process.run import CannotStartError
 from process.tasks import end, within
 
 DROP_REPORT_SECONDS = 60.0
@@ -42,6 +43,8 @@ class Collector:
     """Events in the journal, by topic."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Events lost because the journal could not take them, by reason."""
+    background: list[asyncio.Task[None]] = field(default_factory=list)
+    """What runs as long as the process does; one that ends by itself ends the process."""
     _reported: float = 0.0
 
     def record(self, event: Event) -> None:
@@ -74,7 +77,13 @@ async def open_collector(settings: CollectorSettings, worker: int) -> AsyncItera
         store = LinkStore(settings.database_url.get_secret_value())
         stack.push_async_callback(store.close)
 
-        journal = OpenJournal(settings.journal_dir, settings.journal_max_bytes // settings.web_concurrency)
+        try:
+            journal = OpenJournal(
+                settings.journal_dir, settings.journal_max_bytes // settings.web_concurrency
+            )
+        except OSError as error:
+            cure = "set JOURNAL_DIR to a folder that this user may write to"
+            raise CannotStartError(f"The journal cannot be written ({error}): {cure}.") from None
         stack.callback(journal.release)
         ends = [QueueEnd(redis, keys) for redis in redises for keys in queue_keys(settings.queues)]
         home = ends[worker % len(ends)]
@@ -91,11 +100,11 @@ async def open_collector(settings: CollectorSettings, worker: int) -> AsyncItera
         # The first visitor shall find the links; a database that is away does not keep the others waiting.
         with suppress(LinkStoreError, TimeoutError):
             await links.refresh()
-        background = [asyncio.create_task(links.keep_fresh()), *shipper.start()]
+        collector.background = [asyncio.create_task(links.keep_fresh()), *shipper.start()]
         try:
             yield collector
         finally:
-            await end(background)
+            await end(collector.background)
             journal.close()
             with suppress(TimeoutError):
                 await within(FINISH_SECONDS, shipper.finish())

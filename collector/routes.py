@@ -15,6 +15,7 @@ from aiohttp import hdrs, web
 from collector.app import Collector, new_event_id
 from collector.click import Click, Orphan, OrphanReason, Visit
 from collector.event import decode_query
+from collector.plain_http import CHALLENGES, challenge_response
 from collector.platform import platform_hint, platform_of
 from collector.protocol import SERVER, WHY
 from collector.referer import kept_referer
@@ -54,6 +55,11 @@ def _follow(collector: Collector, request: web.BaseRequest, link: Link | None, *
     target = target_of(link, visit, platform, hint) or collector.settings.not_found_url
     collector.record(Click(link, visit, platform, target).event())
     return _redirect(target, found, otherwise="no-target")
+
+
+async def acme_challenge(collector: Collector, request: web.BaseRequest, token: str) -> web.Response:
+    """Answer a certificate authority that asks whether this host is ours."""
+    return challenge_response(collector.settings.acme_dir, request.method, token)
 
 
 async def check(collector: Collector, _request: web.BaseRequest) -> web.Response:
@@ -100,6 +106,7 @@ class Route:
 
 
 ROUTES: Final = (
+    Route(re.compile(re.escape(CHALLENGES) + r"(.*)"), acme_challenge),
     Route(re.compile(r"/check"), check),
     Route(re.compile(r"/healthz"), healthz),
     Route(re.compile(r"/click/([^/]*)/go"), click),

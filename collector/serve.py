@@ -1,4 +1,4 @@
-"""One port, WEB_CONCURRENCY processes: the parent opens the port and minds the others."""
+"""One port, WEB_CONCURRENCY processes: the parent opens the ports, loads the certificates and minds the others."""
 
 import asyncio
 import multiprocessing
@@ -6,72 +6,87 @@ import multiprocessing.connection
 import signal
 import socket
 import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
 
-from aiohttp import web
-
+from collector import plain_http
 from collector.app import open_collector
-from collector.protocol import server
+from collector.ports import Answer, Tls, listen, open_door, open_tls
 from collector.routes import answer
 from collector.settings import CollectorSettings
+from collector.tls import with_hsts
 from process.logs import log
-from process.run import CannotStartError, run, stop_on_signals
+from process.run import FAILED, CannotStartError, give_up, run, stop_on_signals
+from process.tasks import until_stopped
 
-REQUESTS_FINISH_SECONDS: Final = 3.0
-"""For requests in hand when told to stop; with 3 s for the shipper and slack this stays below 10 s."""
+__all__ = ["listen", "serve", "supervise"]
 
 CHILDREN_FINISH_SECONDS: Final = 9.0
 """For a child process to be gone after SIGTERM, before it is killed."""
 
-_BACKLOG: Final = 1024
+FIRST_SECONDS: Final = 5.0
+"""A child that fails within this of the start could not start at all."""
+
 _RESTART_PAUSE_SECONDS: Final = 1.0
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Open the port; raises CannotStartError with the cure."""
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise CannotStartError(
-            f"Cannot listen on {host} port {port} ({error.strerror}): "
-            "stop the program that uses it, or set PORT to another one."
-        ) from None
-
-
-async def serve(settings: CollectorSettings, listener: socket.socket, worker: int = 0) -> int:
-    """Serve on an open port until told to stop."""
+async def serve(
+    settings: CollectorSettings, listener: socket.socket, worker: int = 0, tls: Tls | None = None
+) -> int:
+    """Serve on an open port until told to stop; what TLS needs is opened here if the caller has not."""
+    tls = tls or open_tls(settings)
     stop = stop_on_signals()
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        asyncio.get_running_loop().add_reader(parent.sentinel, stop.set)
-    try:
-        async with open_collector(settings, worker) as collector:
-            runner = web.ServerRunner(
-                server(partial(answer, collector)),
-                shutdown_timeout=REQUESTS_FINISH_SECONDS,
-            )
-            await runner.setup()
-            await web.SockSite(runner, listener, backlog=_BACKLOG).start()
-            host, port, *_ = listener.getsockname()
-            log.info("collector_started", host=host, port=port, worker=worker, redis=len(settings.redis_urls))
-            await stop.wait()
-            await runner.cleanup()
-    except OSError as error:
-        raise CannotStartError(
-            f"The journal cannot be written ({error}): set JOURNAL_DIR to a folder of ours."
-        ) from None
+    _stop_with_parent(stop)
+    async with open_collector(settings, worker) as collector, AsyncExitStack() as stack:
+        host, port, *_ = listener.getsockname()
+        answering: Answer = partial(answer, collector)
+        if settings.hsts_seconds:
+            answering = with_hsts(answering, settings.hsts_seconds)
+        doors = [await open_door(listener, answering, tls.certificates.context if tls else None)]
+        if tls and tls.plain:
+            doors.append(await open_door(tls.plain, partial(plain_http.answer, settings, port)))
+        if tls:
+            await stack.enter_async_context(tls.certificates.kept_fresh(worker, stop))
+        log.info(
+            "collector_started",
+            host=host,
+            port=port,
+            tls=tls is not None,
+            worker=worker,
+            redis=len(settings.redis_urls),
+        )
+        await until_stopped(stop, collector.background)
+        await asyncio.gather(*(door.close() for door in doors))
     return 0
+
+
+def _stop_with_parent(stop: asyncio.Event) -> None:
+    """Stop when the process that minds us is gone."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    loop = asyncio.get_running_loop()
+
+    def parent_is_gone() -> None:
+        loop.remove_reader(parent.sentinel)
+        stop.set()
+
+    loop.add_reader(parent.sentinel, parent_is_gone)
 
 
 def supervise(settings: CollectorSettings, listener: socket.socket) -> int:
     """Keep WEB_CONCURRENCY processes serving until told to stop; one that dies is replaced."""
     context = multiprocessing.get_context("fork")
+    try:
+        tls = open_tls(settings)
+    except CannotStartError as error:
+        give_up(str(error), FAILED)
 
     def start(worker: int) -> multiprocessing.process.BaseProcess:
         child = context.Process(
-            target=run, args=(partial(serve, settings, listener, worker),), name=f"collector-{worker}"
+            target=run, args=(partial(serve, settings, listener, worker, tls),), name=f"collector-{worker}"
         )
         child.start()
         return child
@@ -82,6 +97,7 @@ def supervise(settings: CollectorSettings, listener: socket.socket) -> int:
         nonlocal stopping
         stopping = True
 
+    began = time.monotonic()
     children = [start(worker) for worker in range(settings.web_concurrency)]
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
@@ -90,10 +106,20 @@ def supervise(settings: CollectorSettings, listener: socket.socket) -> int:
             [child.sentinel for child in children], timeout=_RESTART_PAUSE_SECONDS
         )
         for worker, child in enumerate(children):
-            if not stopping and not child.is_alive():
-                log.error("worker_died", worker=worker, exit_code=child.exitcode)
-                time.sleep(_RESTART_PAUSE_SECONDS)
-                children[worker] = start(worker)
+            if stopping or child.is_alive():
+                continue
+            if child.exitcode == FAILED and time.monotonic() - began < FIRST_SECONDS:
+                return max(
+                    _stop(children), FAILED
+                )  # it has said what is missing: the next one would say the same
+            log.error("worker_died", worker=worker, exit_code=child.exitcode)
+            time.sleep(_RESTART_PAUSE_SECONDS)
+            children[worker] = start(worker)
+    return _stop(children)
+
+
+def _stop(children: Sequence[multiprocessing.process.BaseProcess]) -> int:
+    """Tell all to stop, kill what does not; give the worst exit code."""
     for child in children:
         child.terminate()
     deadline = time.monotonic() + CHILDREN_FINISH_SECONDS
@@ -101,4 +127,6 @@ def supervise(settings: CollectorSettings, listener: socket.socket) -> int:
         child.join(max(deadline - time.monotonic(), 0))
         if child.is_alive():
             child.kill()
-    return max((child.exitcode or 0) for child in children)
+            child.join()
+    codes = (child.exitcode or 0 for child in children)
+    return max(code if code >= 0 else FAILED for code in codes)

@@ -24,6 +24,13 @@ def _redirect_target(value: str) -> str:
     return value
 
 
+def _database_url(value: SecretStr) -> SecretStr:
+    scheme, separator, rest = value.get_secret_value().partition("://")
+    if scheme not in ("sqlite", "postgres", "postgresql") or not separator or not rest.strip("/"):
+        raise ValueError("this is no sqlite:///path, postgres://… or postgresql://… URL")
+    return value
+
+
 def _json(value: str) -> str:
     json.loads(value)
     return value
@@ -41,7 +48,31 @@ class CollectorSettings(Settings, RedisSettings):
     )
     host: str = Field("0.0.0.0", description="the address to listen on")  # noqa: S104 (a public endpoint)
     web_concurrency: int = Field(1, ge=1, le=256, description="processes that share PORT, 1 to 256")
-    database_url: SecretStr = Field(
+    tls_cert: SecretStr | None = Field(
+        None,
+        description="the certificate, the chain after it: PEM text or a path; with it PORT speaks TLS only",
+    )
+    tls_key: SecretStr | None = Field(None, description="the key of TLS_CERT: PEM text or a path")
+    tls_dir: Path | None = Field(
+        None,
+        description="a folder with <host>/fullchain.pem and privkey.pem; TLS_CERT is for all other names",
+    )
+    http_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="with TLS, a port that redirects to HTTPS and answers ACME, 1 to 65535",
+    )
+    acme_dir: Path | None = Field(
+        None, description="the folder an ACME client (certbot --webroot) puts its challenges in"
+    )
+    hsts_seconds: int = Field(
+        0,
+        ge=0,
+        le=2**31 - 1,
+        description="with TLS, for how long browsers shall use HTTPS only (Strict-Transport-Security); 0: not told",
+    )
+    database_url: Annotated[SecretStr, AfterValidator(_database_url)] = Field(
         SecretStr("sqlite:///var/onward.db"),
         description="campaign links: sqlite:///path, postgres://… or postgresql://…",
     )
@@ -76,6 +107,23 @@ class CollectorSettings(Settings, RedisSettings):
     app_links_android: Annotated[str, AfterValidator(_json)] = Field(
         "[]", description="JSON of /.well-known/assetlinks.json"
     )
+
+    @property
+    def tls(self) -> bool:
+        """Whether PORT speaks TLS."""
+        return self.tls_cert is not None or self.tls_dir is not None
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("TLS_CERT and TLS_KEY belong together: set both of them, or none.")
+        if not self.tls:
+            for variable, given in (("HTTP_PORT", self.http_port), ("HSTS_SECONDS", self.hsts_seconds)):
+                if given:
+                    raise ValueError(f"{variable} needs TLS here: set TLS_CERT and TLS_KEY, or TLS_DIR.")
+        if self.http_port == self.port:
+            raise ValueError("HTTP_PORT and PORT must be different ports.")
+        return self
 
     @model_validator(mode="after")
     def _check_share(self) -> Self:

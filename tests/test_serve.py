@@ -1,5 +1,6 @@
 """One port, several processes: who dies is replaced, and who cannot start says why."""
 
+import asyncio
 import socket
 import subprocess
 import time
@@ -9,6 +10,7 @@ import pytest
 from processes import SCRIPTS, healthy, running
 
 from embedded.ports import free_port
+from process.tasks import end, until_stopped
 
 
 @pytest.fixture
@@ -116,3 +118,24 @@ def test_check_names_what_is_missing_and_the_cure(environ, tmp_path):
         assert len(done.stdout.splitlines()) == len(cures)
         for line, cure in zip(done.stdout.splitlines(), cures, strict=True):
             assert cure in line
+
+
+def test_several_processes_that_cannot_start_do_not_try_for_ever(environ, tmp_path):
+    (tmp_path / "journal").write_text("a file, not a folder")
+    done = start(environ | {"WEB_CONCURRENCY": 2})
+    assert done.returncode == 1
+    assert "set JOURNAL_DIR" in done.stderr
+
+
+async def test_a_task_that_ends_by_itself_ends_the_process_and_says_why():
+    stop = asyncio.Event()
+
+    async def break_down():
+        raise ValueError("a row that is no link")
+
+    with pytest.raises(ValueError, match="a row that is no link"):
+        await until_stopped(stop, [asyncio.create_task(break_down())])
+    stop.set()
+    waiting = asyncio.create_task(asyncio.Event().wait())
+    await until_stopped(stop, [waiting])
+    await end({waiting})
