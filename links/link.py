@@ -1,4 +1,7 @@
-"""What a campaign link is, and what makes one valid."""
+"""What a campaign link is, and what makes one valid.
+
+A record is a link as JSON has it: an object whose keys are the fields. `link_of` and `record_of` are the two ways.
+"""
 
 import json
 import re
@@ -20,9 +23,21 @@ RESERVED_SLUGS: Final = frozenset(
 
 _SLUG: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CONTROLS_OR_SPACE: Final = re.compile(r"[\x00-\x20\x7f]")
-_LARGEST_ID: Final = 10**18 - 1
+_UNWRITABLE: Final = re.compile("[\x00\ud800-\udfff]")
+"""PostgreSQL keeps no NUL, and half a surrogate pair is no character: JSON can spell both."""
+LARGEST_ID: Final = 10**18 - 1
+UNNUMBERED: Final = -1
+"""The id of a link that has none yet: the store gives it one."""
+
 _MOST_MINUTES: Final = 60 * 24 * 3650
 """Ten years: a longer attribution window is a typing error, and its end may be no date at all."""
+
+_RANGES: Final = {
+    "id": (0, LARGEST_ID, "wanted 1 to 18 digits"),
+    "user_id": (-LARGEST_ID, LARGEST_ID, "wanted up to 18 digits"),
+    "attribution_window_fingerprint": (0, _MOST_MINUTES, f"wanted minutes, 0 to {_MOST_MINUTES}"),
+    "attribution_window_idfa": (0, _MOST_MINUTES, f"wanted minutes, 0 to {_MOST_MINUTES}"),
+}
 
 
 class InvalidLinkError(ValueError):
@@ -33,7 +48,7 @@ class InvalidLinkError(ValueError):
         self.field = field
 
 
-class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):
     """A campaign link: who is behind it, and where it sends which device."""
 
     id: int
@@ -100,19 +115,36 @@ def link_from_json(text: str | bytes) -> Link:
     """Read one JSON record; raise InvalidLinkError."""
     try:
         record = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidLinkError("record", f"this is no JSON ({error})") from None
     return link_of(record)
 
 
+def draft_of(record: Any) -> Link:
+    """Read a record that may have no id yet (then UNNUMBERED); raise InvalidLinkError."""
+    if isinstance(record, dict) and record.get("id") is None:
+        return msgspec.structs.replace(link_of({**record, "id": 0}), id=UNNUMBERED)
+    return link_of(record)
+
+
+def record_of(link: Link) -> dict[str, Any]:
+    """Give every field of a link as JSON has it; `link_of` is the way back."""
+    record: dict[str, Any] = msgspec.to_builtins(msgspec.structs.asdict(link))
+    return record
+
+
+def assigned(old: Link | None, record: dict[str, Any]) -> Link:
+    """Give the link in which the keys of `record` are assigned and all others keep their value, if they had one."""
+    return link_of({**(record_of(old) if old else {}), **record})
+
+
 def _validate(link: Link) -> None:
-    if not 0 <= link.id <= _LARGEST_ID:
-        raise InvalidLinkError("id", "wanted 1 to 18 digits")
+    _validate_text(link)
+    for name, (least, most, wanted) in _RANGES.items():
+        if (number := getattr(link, name)) is not None and not least <= number <= most:
+            raise InvalidLinkError(name, wanted)
     if link.slug is not None:
         _validate_slug(link.slug)
-    for name in ("attribution_window_fingerprint", "attribution_window_idfa"):
-        if (minutes := getattr(link, name)) is not None and not 0 <= minutes <= _MOST_MINUTES:
-            raise InvalidLinkError(name, f"wanted minutes, 0 to {_MOST_MINUTES}")
     for name in ("starts_at", "expires_at"):
         if (moment := getattr(link, name)) is not None and moment.tzinfo is None:
             raise InvalidLinkError(name, "wanted a time with its zone, as 2026-01-31T12:00:00Z")
@@ -122,6 +154,15 @@ def _validate(link: Link) -> None:
     for platform, target in link.target_url.items():
         if target and target.strip():
             _validate_target(f"target_url[{platform}]", target, schemes)
+
+
+def _validate_text(link: Link) -> None:
+    for name in Link.__struct_fields__:
+        value = getattr(link, name)
+        texts = [*value, *value.values()] if isinstance(value, dict) else value
+        for text in texts if isinstance(texts, list) else [texts]:
+            if isinstance(text, str) and _UNWRITABLE.search(text):
+                raise InvalidLinkError(name, "holds a character that cannot be stored (NUL, or half a pair)")
 
 
 def _validate_slug(slug: str) -> None:

@@ -1,205 +1,194 @@
 """Where campaign links are kept: one SQL table, SQLite or PostgreSQL.
 
 Every change takes the next number of one counter and writes it into the row it touches, in one transaction, so
-whoever knows the last number it has seen can ask for exactly what is new, deletions included.
+whoever knows the last number it has seen can ask for exactly what is new, deletions included. Taking the number
+locks the counter until the commit: changes happen one after the other, and what one reads no other moves.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    Boolean,
-    Column,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    event,
-    insert,
-    select,
-    text,
-    update,
-)
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy import ColumnElement, func, insert, or_, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from links.link import InvalidLinkError, Link, link_of
+from links.database import LinkStoreError, open_engine, said, upsert
+from links.link import LARGEST_ID, Link, assigned, link_of, record_of
+from links.migrate import is_current, migrate, version_of
+from links.plan import Plan, batches, plan_of
+from links.rows import BEGINNING, COLUMNS, Changes, Position, changes_of
+from links.schema import LINKS, REVISION
 
-_BATCH: Final = 1_000
-"""Rows a round trip when many links are written."""
+__all__ = ["FIRST_PAGE", "PAGE", "LinkStore", "LinkStoreError"]
 
-_metadata = MetaData()
+PAGE: Final = 500
+"""Links a question when many are read while visitors are served: 5 ms of the event loop."""
 
-_TYPES: Final[dict[str, Any]] = {
-    "id": BigInteger,
-    "target_url": JSON,
-    "attribution_window_fingerprint": Integer,
-    "attribution_window_idfa": Integer,
-    "user_id": BigInteger,
-    "slug": String(64),
-    "forward_query": Boolean,
-    "store_referrer": Boolean,
-    "schemes": JSON,
-    "starts_at": String(40),  # RFC 3339 with its zone: the same text in every database
-    "expires_at": String(40),
-    "enabled": Boolean,
-    "tags": JSON,
-}
-
-_links: Final = Table(
-    "links",
-    _metadata,
-    *(
-        Column(name, _TYPES.get(name, Text), primary_key=name == "id", autoincrement=False)
-        for name in Link.__struct_fields__
-    ),
-    Column("total_clicks", BigInteger, nullable=False, default=0, server_default="0"),
-    Column("revision", BigInteger, nullable=False, index=True),
-    Column("deleted", Boolean, nullable=False, default=False),
-)
-_revision: Final = Table(
-    "links_revision",
-    _metadata,
-    Column("row", Integer, primary_key=True, autoincrement=False),
-    Column("last", BigInteger, nullable=False),
-)
-_FIRST_REVISION: Final = text("INSERT INTO links_revision (row, last) VALUES (1, 0) ON CONFLICT DO NOTHING")
-
-_PREPARE_LOCK: Final = text("SELECT pg_advisory_xact_lock(4677001)")
-"""PostgreSQL's IF NOT EXISTS is no protection against another process that creates the same table."""
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What happened to the links since some revision."""
-
-    links: list[Link]
-    deleted: list[int]
-    revision: int
-
-
-class LinkStoreError(Exception):
-    """The database cannot be used; the text says why."""
+FIRST_PAGE: Final = 1_000
+"""Links a question at the first load, when nobody waits yet: 3 MB at a time."""
 
 
 class LinkStore:
-    """The links table of one database."""
+    """The links of one database. Its methods raise LinkStoreError when that cannot be used."""
 
     def __init__(self, database_url: str) -> None:
-        self._engine = _engine(database_url)
+        self._engine = open_engine(database_url)
+
+    async def version(self) -> str | None:
+        """Tell at which step of the migrations the tables are: one cheap question. None: there are none."""
+        if self._engine.dialect.name == "sqlite":
+            with said("the folder of the links' database cannot be made"):
+                Path(str(self._engine.url.database)).parent.mkdir(parents=True, exist_ok=True)
+        with said("the database of links cannot be used"):
+            return await version_of(self._engine)
+
+    async def is_prepared(self) -> bool:
+        """Tell whether the tables are as this release needs them."""
+        return is_current(await self.version())
 
     async def prepare(self) -> None:
-        """Create the tables where they are missing; raises LinkStoreError."""
-        try:
-            async with self._engine.begin() as connection:
-                if connection.dialect.name == "postgresql":
-                    await connection.execute(_PREPARE_LOCK)
-                for table in _metadata.sorted_tables:
-                    await connection.execute(CreateTable(table, if_not_exists=True))
-                    for index in table.indexes:
-                        await connection.execute(CreateIndex(index, if_not_exists=True))
-                await connection.execute(_FIRST_REVISION)
-        except (SQLAlchemyError, OSError) as error:
-            raise LinkStoreError(f"the database of links cannot be used: {_first_line(error)}") from error
+        """Create the tables, or bring them to what this release needs."""
+        if not await self.is_prepared():
+            with said("the tables of links cannot be made"):
+                await migrate(self._engine)
+
+    async def last_revision(self) -> int | None:
+        """Give the number of the last change; None when the counter is gone: somebody emptied the table."""
+        with said("the database of links cannot be read"):
+            async with self._engine.connect() as connection:
+                return await _last(connection)
+
+    async def page(self, after: Position, most: int = PAGE) -> tuple[Changes, Position | None]:
+        """Give the next changes after a position and the position they reach; None when there are no more.
+
+        Rows that change in the meantime move behind all positions, so they may be seen twice and are never missed.
+        """
+        wanted = (
+            select(*COLUMNS)
+            .where(tuple_(LINKS.c.revision, LINKS.c.id) > tuple_(after.revision, after.id))
+            .order_by(LINKS.c.revision, LINKS.c.id)
+            .limit(most)
+        )
+        with said("the database of links cannot be read"):
+            async with self._engine.connect() as connection:
+                rows = (await connection.execute(wanted)).all()
+        if len(rows) < most:
+            return changes_of(rows), None
+        return changes_of(rows), Position(rows[-1].revision, rows[-1].id)
+
+    async def pages(self, after: Position) -> AsyncIterator[Changes]:
+        """Give all changes after a position, a page at a time."""
+        position: Position | None = after
+        while position is not None:
+            changes, position = await self.page(position)
+            yield changes
 
     async def changes_since(self, revision: int) -> Changes:
-        """Give all changes after `revision` (0: every link there is); raises LinkStoreError."""
-        wanted = select(_links).where(_links.c.revision > revision)
-        if revision == 0:
-            wanted = wanted.where(_links.c.deleted.is_(False))
-        try:
-            async with self._engine.connect() as connection:
-                last = await connection.scalar(select(_revision.c.last)) or 0
-                if last == revision:
-                    return Changes([], [], revision)
-                rows = (await connection.execute(wanted)).mappings().all()
-        except (SQLAlchemyError, OSError) as error:
-            raise LinkStoreError(f"the database of links cannot be read: {_first_line(error)}") from error
-        return Changes(
-            links=[_link(row) for row in rows if not row["deleted"]],
-            deleted=[row["id"] for row in rows if row["deleted"]],
-            revision=max([last, *(row["revision"] for row in rows)]),
-        )
+        """Give all changes after `revision` at once (0: every link there is)."""
+        all_changes = Changes(revision=await self.last_revision() or 0)
+        links: dict[int, Link] = {}
+        deleted: set[int] = set()
+        async for changes in self.pages(Position(revision + 1, -1) if revision else BEGINNING):
+            for link_id in changes.deleted:
+                links.pop(link_id, None)
+                deleted.add(link_id)
+            for link in changes.links:
+                links[link.id] = link
+                deleted.discard(link.id)
+            all_changes.unreadable += changes.unreadable
+        all_changes.links = list(links.values())
+        all_changes.deleted = sorted(deleted) if revision else []
+        return all_changes
 
-    async def save(self, links: Sequence[Link]) -> None:
-        """Insert or replace links by id, all or none; raises InvalidLinkError for a slug in use."""
-        try:
-            async with self._engine.begin() as connection:
-                revision = await _next_revision(connection)
-                for start in range(0, len(links), _BATCH):
-                    await _save(connection, links[start : start + _BATCH], revision)
-        except (SQLAlchemyError, OSError) as error:
-            raise LinkStoreError(f"the links cannot be saved: {_first_line(error)}") from error
+    async def find(self, name: str) -> Link | None:
+        """Find a link by its number or its slug; digits are a number first."""
+        wanted: ColumnElement[bool] = LINKS.c.slug == name
+        if name.isascii() and name.isdigit() and len(name) <= len(str(LARGEST_ID)):
+            wanted = or_(LINKS.c.id == int(name), wanted)
+        with said("the database of links cannot be read"):
+            async with self._engine.connect() as connection:
+                rows = (await connection.execute(select(*COLUMNS).where(wanted))).all()
+        found = changes_of(rows).links
+        return next((link for link in found if str(link.id) == name), found[0] if found else None)
+
+    async def plan(self, links: Sequence[Link]) -> Plan:
+        """Tell what `save` would come to, and save nothing."""
+        with said("the database of links cannot be read"):
+            async with self._engine.connect() as connection:
+                return await plan_of(connection, links)
+
+    async def save(
+        self,
+        links: Sequence[Link],
+        *,
+        replace: bool = True,
+        on_progress: Callable[[int], None] = lambda _saved: None,
+    ) -> list[Link]:
+        """Insert or replace links by id, all or none; give them as they are kept.
+
+        An UNNUMBERED one replaces the link that has its slug, else it gets the next number. Raises InvalidLinkError
+        for a slug in use and, without `replace`, for a link that is there already.
+        """
+        async with self._change("the links cannot be saved") as (connection, revision):
+            plan = await plan_of(connection, links, replace=replace)
+            for problem in plan.problems.values():
+                raise problem
+            for batch in batches(plan.links):
+                await _write(connection, batch, revision)
+                on_progress(len(batch))
+        return plan.links
+
+    async def assign(self, record: dict[str, Any]) -> Link:
+        """Assign the keys of a record to the link with its id; others keep their value. Raises InvalidLinkError.
+
+        A link that is not there yet is made.
+        """
+        return await self.change(link_of({"id": record.get("id")}).id, lambda old: assigned(old, record))
+
+    async def change(self, link_id: int, new: Callable[[Link | None], Link]) -> Link:
+        """Make of a link, None if it is not there, what `new` gives; raises InvalidLinkError, as `new` may."""
+        async with self._change("the link cannot be saved") as (connection, revision):
+            rows = (await connection.execute(select(*COLUMNS).where(LINKS.c.id == link_id))).all()
+            link = new(next(iter(changes_of(rows).links), None))
+            for problem in (await plan_of(connection, [link])).problems.values():
+                raise problem
+            await _write(connection, [link], revision)
+        return link
 
     async def delete(self, link_ids: Iterable[int]) -> None:
         """Delete links by id; missing ones are fine."""
-        try:
-            async with self._engine.begin() as connection:
-                revision = await _next_revision(connection)
-                gone = update(_links).where(_links.c.id.in_(list(link_ids)))
+        async with self._change("the links cannot be deleted") as (connection, revision):
+            for batch in batches(link_ids):
+                gone = update(LINKS).where(LINKS.c.id.in_(batch), LINKS.c.deleted.is_(False))
                 await connection.execute(gone.values(deleted=True, slug=None, revision=revision))
-        except (SQLAlchemyError, OSError) as error:
-            raise LinkStoreError(f"the links cannot be deleted: {_first_line(error)}") from error
 
     async def close(self) -> None:
         """Close the connections."""
         await self._engine.dispose()
 
+    @asynccontextmanager
+    async def _change(self, what_fails: str) -> AsyncIterator[tuple[AsyncConnection, int]]:
+        with said(what_fails):
+            async with self._engine.begin() as connection:
+                yield connection, await _next_revision(connection)
+
+
+async def _last(connection: AsyncConnection) -> int | None:
+    last: int | None = await connection.scalar(select(REVISION.c.last))
+    return last
+
 
 async def _next_revision(connection: AsyncConnection) -> int:
     """Take the next number; its row stays locked until the commit, so numbers are seen in order."""
-    await connection.execute(update(_revision).values(last=_revision.c.last + 1))
-    return int(await connection.scalar(select(_revision.c.last)) or 0)
+    taken = await connection.execute(update(REVISION).values(last=REVISION.c.last + 1))
+    if not taken.rowcount:  # somebody emptied that table: go on behind whatever the links have
+        used = await connection.scalar(select(func.max(LINKS.c.revision))) or 0
+        await connection.execute(insert(REVISION).values(row=1, last=used + 1))
+    return await _last(connection) or 1
 
 
-async def _save(connection: AsyncConnection, links: Sequence[Link], revision: int) -> None:
-    taken = select(_links.c.id, _links.c.slug).where(
-        _links.c.slug.in_([link.slug for link in links if link.slug])
-    )
-    owner = {row.slug: row.id for row in await connection.execute(taken)}
-    for link in links:
-        if link.slug and owner.setdefault(link.slug, link.id) != link.id:
-            raise InvalidLinkError("slug", f"`{link.slug}` is in use by link {owner[link.slug]}")
-    known = select(_links.c.id).where(_links.c.id.in_([link.id for link in links]))
-    there = set(await connection.scalars(known))
-    rows = {link.id: {**msgspec.to_builtins(link), "revision": revision, "deleted": False} for link in links}
-    if new := [row for link_id, row in rows.items() if link_id not in there]:
-        await connection.execute(insert(_links), new)
-    for link_id in there:
-        await connection.execute(update(_links).where(_links.c.id == link_id).values(rows[link_id]))
-
-
-def _link(row: Any) -> Link:
-    return link_of({name: row[name] for name in Link.__struct_fields__})
-
-
-def _engine(database_url: str) -> AsyncEngine:
-    url = make_url(database_url.replace("postgres://", "postgresql://", 1))
-    if url.get_backend_name() == "sqlite":
-        if url.database and url.database != ":memory:":
-            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_async_engine(url.set(drivername="sqlite+aiosqlite"), connect_args={"timeout": 5})
-        event.listen(engine.sync_engine, "connect", _write_ahead)
-        return engine
-    return create_async_engine(
-        url.set(drivername="postgresql+asyncpg"), pool_size=2, pool_pre_ping=True, connect_args={"timeout": 5}
-    )
-
-
-def _write_ahead(connection: Any, _record: Any) -> None:
-    """Let readers and a writer in several processes work at the same time."""
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.close()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
+async def _write(connection: AsyncConnection, links: Sequence[Link], revision: int) -> None:
+    rows = [{**record_of(link), "revision": revision, "deleted": False} for link in links]
+    replaced = [name for name in rows[0] if name != "id"]  # and not the clicks, which others count
+    await connection.execute(upsert(LINKS, replaced, connection.dialect), rows)

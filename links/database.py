@@ -1,0 +1,112 @@
+"""The database behind DATABASE_URL: SQLite for one machine, PostgreSQL for many.
+
+Every wait has a bound: 5 s for a connection, for SQLite's lock and for a place in the pool; 60 s for a statement,
+which is what an index over a million links may take. A driver is imported when it is used: PostgreSQL's costs 5 MB.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Executable, Table, event
+from sqlalchemy.engine import URL, Dialect, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+_CONNECT_SECONDS: Final = 5
+_STATEMENT_SECONDS: Final = 60
+
+
+class LinkStoreError(Exception):
+    """The database cannot be used; the text says why."""
+
+
+def open_engine(database_url: str) -> AsyncEngine:
+    """Give the engine of `sqlite:///path`, `postgres://…` or `postgresql://…`; raise LinkStoreError for others."""
+    try:
+        url = make_url(database_url)
+    except ArgumentError:
+        url = URL.create("none")  # the text may hold a password, so it is not repeated
+    if url.drivername == "sqlite" and url.database and url.database != ":memory:":
+        return _sqlite(url)
+    if url.drivername in {"postgres", "postgresql"}:
+        return _postgres(database_url)
+    raise LinkStoreError("DATABASE_URL is no sqlite:///path, postgres://… or postgresql://… URL")
+
+
+@contextmanager
+def said(what: str) -> Iterator[None]:
+    """Turn whatever the database raises into a LinkStoreError: `what` it was that failed, and why."""
+    try:
+        yield
+    except (SQLAlchemyError, OSError) as error:
+        raise LinkStoreError(f"{what}: {_reason(error)}") from error
+
+
+def _sqlite(url: URL) -> AsyncEngine:
+    # A connection of its own for each question: a file that was restored or replaced is seen at the next one.
+    engine = create_async_engine(
+        url.set(drivername="sqlite+aiosqlite"),
+        poolclass=NullPool,
+        connect_args={"timeout": _CONNECT_SECONDS},
+        json_serializer=_json,
+    )
+    event.listen(engine.sync_engine, "connect", _write_ahead)
+    return engine
+
+
+def _postgres(database_url: str) -> AsyncEngine:
+    import asyncpg  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    # asyncpg reads the URL itself: it knows sslmode and the others as libpq does. It has no channel binding.
+    dsn = re.sub(r"(?<=[?&])channel_binding=[^&]*&?", "", database_url).rstrip("?&")
+
+    async def connect() -> Any:
+        try:
+            return await asyncpg.connect(dsn, timeout=_CONNECT_SECONDS, command_timeout=_STATEMENT_SECONDS)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            # Here SQLAlchemy translates nothing: a wrong password, a database that is starting up.
+            raise ConnectionError(str(error) or type(error).__name__) from error
+
+    return create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=connect,
+        pool_size=2,  # one that reads every second, one that writes now and then
+        max_overflow=0,
+        pool_timeout=_CONNECT_SECONDS,
+        pool_pre_ping=True,
+        json_serializer=_json,
+    )
+
+
+def upsert(table: Table, columns: Sequence[str], dialect: Dialect) -> Executable:
+    """Give an INSERT that replaces these columns where a row with the `id` is there already."""
+    if dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert  # noqa: PLC0415
+    else:
+        from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]  # noqa: PLC0415
+    new = insert(table)
+    return new.on_conflict_do_update(
+        index_elements=["id"], set_={name: new.excluded[name] for name in columns}
+    )
+
+
+def _write_ahead(connection: Any, _record: Any) -> None:
+    """Let readers and a writer in several processes work at the same time."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.close()
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _reason(error: Exception) -> str:
+    origin: BaseException = error
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        origin = error.orig.__cause__ or error.orig
+    return str(origin).partition("\n")[0] or type(origin).__name__
