@@ -26,8 +26,12 @@ IPHONE = {"User-Agent": "iPhone"}
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory, redis_server):
-    directory = tmp_path_factory.mktemp("collector")
+def directory(tmp_path_factory):
+    return tmp_path_factory.mktemp("collector")
+
+
+@pytest.fixture(scope="module")
+def base(directory, redis_server):
     port = free_port()
     environ = {
         "PORT": port,
@@ -54,8 +58,8 @@ def base(tmp_path_factory, redis_server):
 async def redis(base, redis_server):
     """Give a client of a Redis whose queue is empty. (Emptied whole, it would get all again from the journal.)"""
     async with Redis.from_url(redis_server.url) as client:
-        await client.delete("click_queue")
         yield client
+        await client.delete("click_queue")
 
 
 @pytest.fixture
@@ -257,8 +261,7 @@ async def test_every_click_of_many_at_once_is_recorded_once(client, redis):
     assert len({params[b"event_id"] for params in found}) == 500
 
 
-async def test_a_changed_link_is_served_by_every_process_within_seconds(base, client, redis, tmp_path):
-    directory = next(tmp_path.parent.glob("collector*"))
+async def test_a_changed_link_is_served_by_every_process_within_seconds(directory, client, redis, tmp_path):
     (tmp_path / "new.jsonl").write_text('{"id": 900, "target_url": {"default": "https://new.example/"}}\n')
     subprocess.run(
         [SCRIPTS / "collector", "links", "import", tmp_path / "new.jsonl"],
