@@ -144,13 +144,9 @@ def import_links(
     skip_wrong: Annotated[bool, typer.Option("--skip-wrong", help="Import the good rows of a file.")] = False,
 ) -> None:
     """Insert or replace links by id, else by slug: all of them, or none if one is wrong."""
-    try:
-        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except OSError as error:
-        give_up(f"{file} cannot be read ({error.strerror}): give the name of a file.", WRONG_USE)
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
         try:
-            rows = list(progress.track(read_links(content, file), description="reading"))
+            rows = list(progress.track(read_links(_content(file), file), description="reading"))
         except UnreadableFileError as error:
             give_up(str(error), FAILED)
         saving = progress.add_task("saving", total=len(rows))
@@ -243,6 +239,13 @@ def _with_store(use: Callable[[LinkStore], Awaitable[Answer]], *, prepare: bool 
         give_up(f"{error}: see that the database runs and that DATABASE_URL names it.", FAILED)
     except InvalidLinkError as error:
         give_up(f"{error}.", FAILED)
+
+
+def _content(file: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        give_up(f"{file} cannot be read ({error.strerror}): give the name of a file.", WRONG_USE)
 
 
 async def _found(store: LinkStore, name: str) -> Link:

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -27,7 +28,7 @@ from embedded.kafka import running_kafka
 from embedded.ports import is_free
 from embedded.real_kafka import running_real_kafka
 from embedded.redis import running_redis
-from embedded.server import Child, Program, ServerUnavailable
+from embedded.server import Child, Program, ServerUnavailable, last_will
 from embedded.traffic import VISITS_PER_SECOND, visit_for_ever
 from process.run import FAILED, WRONG_USE, give_up, run, stop_on_signals
 
@@ -40,6 +41,7 @@ DRAIN_SECONDS: Final = 3.0
 
 _POLL_SECONDS: Final = 0.05
 _LAST_PORT: Final = 65535
+_READER_SECONDS: Final = 3
 
 Environment = dict[str, str]
 
@@ -214,6 +216,7 @@ async def _stored_lines(environ: Environment) -> AsyncIterator[asyncio.StreamRea
             stderr=log,
             start_new_session=True,
         )
+    will = last_will(reader.pid, signal.SIGTERM, _READER_SECONDS)
     if reader.stdout is None:
         raise AssertionError("stdout was asked for")
     try:
@@ -224,6 +227,8 @@ async def _stored_lines(environ: Environment) -> AsyncIterator[asyncio.StreamRea
         if reader.returncode is None:
             reader.terminate()
         await reader.wait()
+        will.kill()
+        await asyncio.to_thread(will.communicate)
 
 
 async def _print_and_count(lines: asyncio.StreamReader, stored: Counter[str]) -> None:

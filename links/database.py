@@ -65,11 +65,7 @@ def _postgres(database_url: str) -> AsyncEngine:
     dsn = re.sub(r"(?<=[?&])channel_binding=[^&]*&?", "", database_url).rstrip("?&")
 
     async def connect() -> Any:
-        try:
-            return await asyncpg.connect(dsn, timeout=_CONNECT_SECONDS, command_timeout=_STATEMENT_SECONDS)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            # Here SQLAlchemy translates nothing: a wrong password, a database that is starting up.
-            raise ConnectionError(str(error) or type(error).__name__) from error
+        return await asyncpg.connect(dsn, timeout=_CONNECT_SECONDS, command_timeout=_STATEMENT_SECONDS)
 
     return create_async_engine(
         "postgresql+asyncpg://",

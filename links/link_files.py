@@ -73,8 +73,9 @@ def _json_rows(text: str, name: str, suffix: str) -> Iterator[Row]:
         # One object a line is no JSON as a whole, and neither is what somebody broke: then its first line is none.
         if suffix == "json" and not isinstance(_loaded(text.lstrip().partition("\n")[0]), dict):
             raise UnreadableFileError(f"{name}: this is no JSON ({error}): mend it and try again.") from None
-        lines = ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
-        return (Row(number, _link(_loaded(line))) for number, line in lines)
+        return (
+            Row(number, _link(_loaded(line))) for number, line in enumerate(_lines(text), 1) if line.strip()
+        )
     if isinstance(value, dict) and isinstance(value.get("campaign_links"), list):
         value = value["campaign_links"]
     records = value if isinstance(value, list) else [value]
@@ -131,6 +132,16 @@ def _link(record: Any) -> Link | InvalidLinkError:
         return draft_of(record)
     except InvalidLinkError as error:
         return error
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Give the lines one by one; all at once they would be the file again. JSON may hold U+2028."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        yield text[start:end]
+        start = end + 1
 
 
 def _loaded(line: str) -> Any:

@@ -394,6 +394,13 @@ async def test_a_migration_that_fails_leaves_nothing_half_done(database_url):
         assert await store.last_revision() == 0
 
 
+async def test_tables_are_made_once_however_the_steps_of_many_interleave(database_url):
+    async with contextlib.AsyncExitStack() as stack:
+        stores = [await stack.enter_async_context(opened(database_url)) for _ in range(8)]
+        await asyncio.gather(*(store.prepare() for store in stores))
+        assert {await store.last_revision() for store in stores} == {0}
+
+
 async def test_many_processes_may_begin_at_once_on_an_empty_database(database_url):
     environ = os.environ | {"DATABASE_URL": database_url}
     argv = [str(SCRIPTS / "collector"), "links", "migrate"]

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import re
 import struct
 import subprocess
 import xml.etree.ElementTree as ET
@@ -312,3 +313,25 @@ def test_links_are_kept_in_postgres_too(links, postgres_url):
         == "3 links imported (0 new, 3 replaced)\n"
     )
     assert links("rm", "a", "b", "c", environ=environ).returncode == 0
+
+
+def test_the_commands_of_the_page_for_marketers_work(tmp_path):
+    page = (FILES.parents[2] / "docs" / "links.md").read_text("utf-8")
+    script = "\n".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL))
+    assert script.count("collector links") > 20
+    done = subprocess.run(
+        ["sh", "-eu", "-c", script],
+        cwd=tmp_path,
+        env=os.environ
+        | {"PATH": f"{SCRIPTS}:{os.environ['PATH']}", "DATABASE_URL": f"sqlite:///{tmp_path}/o.db"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("link 1 added: /summer, /click/1/go\n")
+    assert "https://go.example.com/autumn?qr=1\n" in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} > {"autumn.svg", "46.png", "backup.csv"}
+    for field in Link.__struct_fields__:
+        assert f"`{field}`" in page

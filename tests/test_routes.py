@@ -58,8 +58,8 @@ def base(directory, redis_server):
 async def redis(base, redis_server):
     """Give a client of a Redis whose queue is empty. (Emptied whole, it would get all again from the journal.)"""
     async with Redis.from_url(redis_server.url) as client:
-        yield client
         await client.delete("click_queue")
+        yield client
 
 
 @pytest.fixture

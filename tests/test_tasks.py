@@ -9,8 +9,10 @@ from process.tasks import end, within
 
 
 async def ask_for_ever(redis):
+    """As our own tasks do: a command, and then a moment of waiting for work."""
     while True:
         await redis.get("x")
+        await asyncio.sleep(0.001)
 
 
 async def test_tasks_that_talk_to_redis_end_whenever_they_are_told_to(redis_server, redis, rng):
