@@ -452,10 +452,13 @@ async def test_a_database_that_cannot_be_used_says_so_in_one_line(tmp_path, post
 
 
 async def test_a_platforms_own_postgres_url_is_understood(postgres_url):
-    url = postgres_url.replace("postgresql://", "postgres://", 1)
+    url = (await new_database(postgres_url)).replace("postgresql://", "postgres://", 1)
     for options in ("?sslmode=prefer", "?channel_binding=prefer&sslmode=disable&application_name=x"):
         async with opened(url + options) as store:
-            assert await store.version() is None or True
+            assert await store.version() is None
+    async with opened(f"{url}?sslmode=require") as store:
+        with pytest.raises(LinkStoreError, match="SSL"):
+            await store.version()
 
 
 async def test_a_refresh_that_fails_takes_no_link_away(store, database_url):
