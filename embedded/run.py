@@ -64,19 +64,19 @@ async def _run() -> int:
         )
     with contextlib.ExitStack() as stack:
         _run_redis(stack, environ)
-        _run_kafka(stack, environ)
+        in_memory = _run_kafka(stack, environ)
         books = Books(carried_over=await _queued(environ))
         collector = _child("collector", "serve", environ, lambda _child: _healthy(port))
         kafkastore = _child("kafkastore", "run", environ, lambda child: _has_said(child, "queue_owned"))
         collector.launch()
         stack.callback(collector.stop)
         _finish(environ, "collector", "links", "import", str(LINKS))
-        async with _stored_lines(environ) as lines:
+        async with _stored_lines(environ, from_beginning=in_memory) as lines:
             kafkastore.launch()
             stack.callback(kafkastore.stop)
             collector.await_answer()
             kafkastore.await_answer()
-            print(_start_up_block(environ), flush=True)
+            print(_start_up_block(environ, in_memory=in_memory), flush=True)
             printing = asyncio.create_task(_print_and_count(lines, books.stored))
             await _let_visitors_come(stop, environ, (collector, kafkastore))
 
@@ -119,15 +119,16 @@ def _run_redis(stack: contextlib.ExitStack, environ: Environment) -> None:
         environ["REDIS_URL"] = stack.enter_context(running_redis(VAR / "redis")).url
 
 
-def _run_kafka(stack: contextlib.ExitStack, environ: Environment) -> None:
+def _run_kafka(stack: contextlib.ExitStack, environ: Environment) -> bool:
+    """Run a Kafka if none is named; True if it is the one that holds nothing from before."""
     if "KAFKA_URL" in environ:
-        return
+        return False
     if environ.get("EMBEDDED_KAFKA") == "apache":
         environ["KAFKA_URL"] = stack.enter_context(running_real_kafka(VAR / "kafka")).url
-        return
+        return False
     environ["KAFKA_URL"] = stack.enter_context(running_kafka(VAR / "kafka-in-memory")).url
     environ["DELIVERY"] = "at_least_once"  # this broker knows no transactions
-    environ["FROM_BEGINNING"] = "1"  # and nothing from before
+    return True
 
 
 def _child(name: str, command: str, environ: Environment, answers: Callable[[Child], bool]) -> Child:
@@ -197,9 +198,9 @@ async def _drain(environ: Environment) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _stored_lines(environ: Environment) -> AsyncIterator[asyncio.StreamReader]:
+async def _stored_lines(environ: Environment, *, from_beginning: bool) -> AsyncIterator[asyncio.StreamReader]:
     """Follow the topics as any reader may: with `kafkastore tail`, from before the first event of this run."""
-    arguments = ["--from-beginning"] if environ.get("FROM_BEGINNING") else []
+    arguments = ["--from-beginning"] if from_beginning else []
     if not arguments:
         _finish(
             environ, "kafkastore", "check"
@@ -261,8 +262,7 @@ def _shown(url: str) -> str:
     return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:…@", url)
 
 
-def _start_up_block(environ: Environment) -> str:
-    in_memory = environ.get("FROM_BEGINNING") == "1"
+def _start_up_block(environ: Environment, *, in_memory: bool) -> str:
     kafka = (
         "in memory, at least once; EMBEDDED_KAFKA=apache (needs Java and Maven) or KAFKA_URL takes a real one"
         if in_memory
