@@ -2,28 +2,37 @@
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import uuid_utils
+from aiohttp import hdrs
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from collector.client_address import ClientAddress, client_address
 from collector.event import Event
 from collector.journal import JournalFullError, OpenJournal
+from collector.metrics import samples_of
 from collector.queue import open_redis, queue_keys
 from collector.settings import CollectorSettings
 from collector.shipper import QueueEnd, Shipper
 from links.directory import LinkDirectory
 from links.store import LinkStore, LinkStoreError
+from process.board import PIN_SECONDS, Board
 from process.logs import log
+from process.metrics import Durations
+from process.protocol import SERVER
 from process.run import CannotStartError
-from process.tasks import end, within
+from process.tasks import Answer, end, within
 
 DROP_REPORT_SECONDS = 60.0
 """Dropped events are counted always and logged once a minute."""
+
+PROBE_SECONDS = 1.0
+"""How old the answer to "can the journal be written?" may be."""
 
 FINISH_SECONDS = 3.0
 """What a stopping process gives Redis to take the rest; whatever it does not is in the journal."""
@@ -35,40 +44,78 @@ class Collector:
 
     settings: CollectorSettings
     links: LinkDirectory
+    link_store: LinkStore
     journal: OpenJournal
     shipper: Shipper
-    redis_alive: Callable[[], Awaitable[bool]]
+    redises_away: Callable[[], Awaitable[tuple[int, ...]]]
+    """Gives the numbers, from 1, of the Redis that do not answer."""
     address_of: ClientAddress
+    own_headers: Mapping[str, str]
+    """What every answer carries."""
+    board: Board
+    worker: int
+    stopping: bool = False
     recorded: Counter[str] = field(default_factory=Counter)
     """Events in the journal, by topic."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Events lost because the journal could not take them, by reason."""
+    answered: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """Requests, by route and status."""
+    durations: defaultdict[str, Durations] = field(default_factory=lambda: defaultdict(Durations))
+    """How long they took, by route."""
     background: list[asyncio.Task[None]] = field(default_factory=list)
     """What runs as long as the process does; one that ends by itself ends the process."""
-    _reported: float = 0.0
+    _reported_at: float = 0.0
+    _probed_at: float = 0.0
+    _refuses: bool = False
 
     def record(self, event: Event) -> None:
         """Put an event into the journal; one that cannot be written is counted, never an error of the visitor's."""
         try:
             self.journal.append(event.encode())
         except JournalFullError:
-            self._drop("journal_full")
+            self._drop("journal_full", "JOURNAL_MAX_BYTES are taken")
         except OSError as error:
-            self._drop(f"journal_write: {error.strerror or error}")
+            self._drop("journal_write", error.strerror or str(error))
         else:
             self.recorded[event.topic] += 1
             self.shipper.wake()
 
-    def _drop(self, reason: str) -> None:
+    def journal_refuses(self) -> bool:
+        """Tell whether an event could not be written down now; the disk is asked at most once a second."""
+        now = time.monotonic()
+        if not self._probed_at or now - self._probed_at >= PROBE_SECONDS:
+            self._probed_at = now
+            try:
+                self.journal.probe()
+            except OSError:
+                self._refuses = True
+            else:
+                self._refuses = False
+        return self._refuses
+
+    def pin_metrics(self) -> None:
+        """Pin up what this process has counted, for whichever process is asked."""
+        self.board.pin(self.worker, samples_of(self))
+
+    async def keep_pinned(self) -> None:
+        """Pin it up every second until cancelled."""
+        while True:
+            self.pin_metrics()
+            await asyncio.sleep(PIN_SECONDS)
+
+    def _drop(self, reason: str, why: str) -> None:
         self.dropped[reason] += 1
         now = time.monotonic()
-        if not self._reported or now - self._reported > DROP_REPORT_SECONDS:
-            self._reported = now
-            log.error("events_dropped", dropped=dict(self.dropped))
+        if not self._reported_at or now - self._reported_at > DROP_REPORT_SECONDS:
+            self._reported_at = now
+            log.error("events_dropped", why=why, dropped=dict(self.dropped))
 
 
 @asynccontextmanager
-async def open_collector(settings: CollectorSettings, worker: int) -> AsyncIterator[Collector]:
+async def open_collector(
+    settings: CollectorSettings, board: Board, worker: int = 0
+) -> AsyncIterator[Collector]:
     """Open everything a collector process needs; on the way out ship what is in hand."""
     async with AsyncExitStack() as stack:
         redises = [open_redis(url, tls_insecure=settings.redis_tls_insecure) for url in settings.redis_urls]
@@ -92,15 +139,23 @@ async def open_collector(settings: CollectorSettings, worker: int) -> AsyncItera
         collector = Collector(
             settings=settings,
             links=links,
+            link_store=store,
             journal=journal,
             shipper=shipper,
-            redis_alive=at_most_once_a_second(lambda: _all_answer(ends)),
+            redises_away=at_most_once_a_second(lambda: _away(redises)),
             address_of=client_address(settings.trusted_proxies),
+            own_headers=_own_headers(settings),
+            board=board,
+            worker=worker,
         )
         # The first visitor shall find the links; a database that is away does not keep the others waiting.
         with suppress(LinkStoreError, TimeoutError):
             await links.refresh()
-        collector.background = [asyncio.create_task(links.keep_fresh()), *shipper.start()]
+        collector.background = [
+            asyncio.create_task(links.keep_fresh()),
+            asyncio.create_task(collector.keep_pinned()),
+            *shipper.start(),
+        ]
         try:
             yield collector
         finally:
@@ -122,21 +177,28 @@ def new_event_id() -> str:
     return str(uuid_utils.uuid7())
 
 
-async def _all_answer(ends: list[QueueEnd]) -> bool:
-    """Tell whether every Redis answers PING within its timeout."""
-    answers = await asyncio.gather(*(end.redis.ping() for end in ends), return_exceptions=True)
+def _own_headers(settings: CollectorSettings) -> dict[str, str]:
+    headers: dict[str, str] = {hdrs.SERVER: SERVER}
+    if settings.hsts_seconds:
+        headers["Strict-Transport-Security"] = f"max-age={settings.hsts_seconds}"
+    return headers
+
+
+async def _away(redises: Sequence[Redis]) -> tuple[int, ...]:
+    """Give the numbers, from 1, of the Redis that do not answer PING within their time-out."""
+    answers = await asyncio.gather(*(redis.ping() for redis in redises), return_exceptions=True)
     for answer in answers:
         if isinstance(answer, BaseException) and not isinstance(answer, RedisError | OSError):
             raise answer
-    return all(answer is True for answer in answers)
+    return tuple(number for number, answer in enumerate(answers, 1) if answer is not True)
 
 
-def at_most_once_a_second(ask: Callable[[], Awaitable[bool]]) -> Callable[[], Awaitable[bool]]:
+def at_most_once_a_second(ask: Callable[[], Awaitable[Answer]]) -> Callable[[], Awaitable[Answer]]:
     """Give `ask`, asked once a second however many want to know; the others share the last answer."""
     asked_at = -1.0
-    answer: asyncio.Future[bool] | None = None
+    answer: asyncio.Future[Answer] | None = None
 
-    async def shared() -> bool:
+    async def shared() -> Answer:
         nonlocal asked_at, answer
         if answer is None or time.monotonic() - asked_at >= 1:
             asked_at = time.monotonic()

@@ -7,10 +7,13 @@ import typer
 from redis.exceptions import RedisError
 
 from collector.links_cli import links_app
+from collector.ports import open_ports
 from collector.queue import open_redis
-from collector.serve import listen, serve, supervise
+from collector.serve import serve, supervise
 from collector.settings import CollectorSettings
+from collector.tls import Certificates
 from links.store import LinkStore, LinkStoreError
+from process.board import Board
 from process.run import FAILED, CannotStartError, give_up, run, settings_or_exit
 
 app = typer.Typer(
@@ -27,12 +30,13 @@ def serve_command() -> None:
     """Serve the public endpoint until told to stop."""
     settings = settings_or_exit(CollectorSettings)
     try:
-        listener = listen(settings.host, settings.port)
+        ports = open_ports(settings)
     except CannotStartError as error:
         give_up(str(error), FAILED)
+    board = Board(settings.web_concurrency)
     if settings.web_concurrency > 1:
-        raise typer.Exit(supervise(settings, listener))
-    run(partial(serve, settings, listener))
+        raise typer.Exit(supervise(settings, ports, board))
+    run(partial(serve, settings, ports, board))
 
 
 @app.command("check")
@@ -65,6 +69,11 @@ async def _findings(settings: CollectorSettings) -> list[str]:
             await store.close()
     except LinkStoreError as error:
         findings.append(f"{error}: mend DATABASE_URL.")
+    if settings.tls:
+        try:
+            Certificates(settings)
+        except CannotStartError as error:
+            findings.append(str(error))
     try:
         settings.journal_dir.mkdir(parents=True, exist_ok=True)
         probe = settings.journal_dir / ".probe"

@@ -28,6 +28,9 @@ from zlib import crc32
 SEGMENT_BYTES: Final = 8 * 1024 * 1024
 """A segment is the unit of removal; small beside JOURNAL_MAX_BYTES (1 GiB), large beside one batch (1 MiB)."""
 
+_PROBE_BYTES: Final = 4096
+"""A block: a full disk still makes room for the name of an empty file."""
+
 _RECORD: Final = struct.Struct("<II")
 _SUFFIX: Final = ".segment"
 
@@ -143,7 +146,8 @@ class OpenJournal(Journal):
         """Bytes on disk."""
         self.reserved = 0
         """Bytes of journals left behind, which share our limit."""
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
+        """What it may hold before it refuses events."""
         self._segment_bytes = min(SEGMENT_BYTES, max(max_bytes // 8, 1))
         self._segment = -1
         self._segment_end = 0
@@ -159,12 +163,18 @@ class OpenJournal(Journal):
     @property
     def is_crowded(self) -> bool:
         """Whether more than half of the space is taken: shipped segments then go at once."""
-        return self.size + self.reserved > self._max_bytes // 2
+        return self.size + self.reserved > self.max_bytes // 2
+
+    def probe(self) -> None:
+        """Raise OSError if nothing could be written now: asked when no visitor's event tells."""
+        probe = self.folder / "probe"
+        probe.write_bytes(bytes(_PROBE_BYTES))
+        probe.unlink()
 
     def append(self, line: bytes) -> None:
         """Write one record; raises JournalFullError, or OSError when the disk refuses it."""
         record = _RECORD.pack(len(line), crc32(line)) + line
-        if self.size + self.reserved + len(record) > self._max_bytes:
+        if self.size + self.reserved + len(record) > self.max_bytes:
             raise JournalFullError
         if self.position + len(record) > self._segment_end:
             self._seal()

@@ -11,8 +11,8 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from collector.protocol import SERVER, WHY
 from collector.settings import CollectorSettings
+from process.protocol import SERVER, WHY
 
 CHALLENGES: Final = "/.well-known/acme-challenge/"
 

@@ -1,86 +1,36 @@
-"""The ports of a collector: opened once, before processes part, and answered by each of them."""
+"""The ports of a collector, opened once, before processes part."""
 
-import asyncio
 import socket
-import ssl
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
 
-from aiohttp import web
-
-from collector.protocol import REQUEST_SECONDS, server
 from collector.settings import CollectorSettings
 from collector.tls import Certificates, say_nothing_of_strange_names
-from process.run import CannotStartError
-
-REQUESTS_FINISH_SECONDS: Final = 3.0
-"""For requests in hand when told to stop; with 3 s for the shipper and slack this stays below 10 s."""
-
-_BACKLOG: Final = 1024
-
-Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
-
-def listen(host: str, port: int, variable: str = "PORT") -> socket.socket:
-    """Open the port; raises CannotStartError with the cure."""
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise CannotStartError(
-            f"Cannot listen on {host} port {port} ({error.strerror}): "
-            f"stop the program that uses it, or set {variable} to another one."
-        ) from None
+from process.ports import listen, open_door  # noqa: F401
 
 
 @dataclass(frozen=True, slots=True)
-class Tls:
-    """What all processes share when PORT speaks TLS."""
+class Ports:
+    """What all processes of a collector share."""
 
-    certificates: Certificates
+    public: socket.socket
+    """PORT."""
+    certificates: Certificates | None
+    """With TLS on PORT."""
     plain: socket.socket | None
-    """HTTP_PORT, if there is one."""
+    """HTTP_PORT."""
+    metrics: socket.socket | None
+    """METRICS_PORT."""
 
 
-def open_tls(settings: CollectorSettings) -> Tls | None:
-    """Load the certificates and open HTTP_PORT; None without TLS. Raises CannotStartError with the cure."""
-    if not settings.tls:
-        return None
-    certificates = Certificates(settings)
-    say_nothing_of_strange_names()
-    plain = None
-    if settings.http_port is not None:
-        plain = listen(settings.host, settings.http_port, "HTTP_PORT")
-    return Tls(certificates, plain)
-
-
-@dataclass(frozen=True, slots=True)
-class Door:
-    """A port that is being answered."""
-
-    port: asyncio.Server
-    runner: web.ServerRunner
-
-    async def close(self) -> None:
-        """Stop accepting, finish the requests in hand."""
-        self.port.close()
-        await self.runner.cleanup()
-
-
-async def open_door(
-    listener: socket.socket, answering: Answer, context: ssl.SSLContext | None = None
-) -> Door:
-    """Answer an open port, with TLS if there is a context."""
-    # Not web.SockSite, which leaves asyncio's minute to a client that never ends its handshake.
-    connections = server(answering)
-    runner = web.ServerRunner(connections, shutdown_timeout=REQUESTS_FINISH_SECONDS)
-    await runner.setup()
-    port = await asyncio.get_running_loop().create_server(
-        connections,
-        sock=listener,
-        backlog=_BACKLOG,
-        ssl=context,
-        ssl_handshake_timeout=REQUEST_SECONDS if context else None,
+def open_ports(settings: CollectorSettings) -> Ports:
+    """Open every port and load the certificates; raises CannotStartError with the cure."""
+    public = listen(settings.host, settings.port)
+    certificates = None
+    if settings.tls:
+        certificates = Certificates(settings)
+        say_nothing_of_strange_names()
+    plain, metrics = (
+        None if port is None else listen(settings.host, port, variable)
+        for port, variable in ((settings.http_port, "HTTP_PORT"), (settings.metrics_port, "METRICS_PORT"))
     )
-    return Door(port, runner)
+    return Ports(public, certificates, plain, metrics)

@@ -12,20 +12,18 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
+from collector import health, link_sync, site
 from collector.app import Collector, new_event_id
 from collector.click import Click, Orphan, OrphanReason, Visit
 from collector.event import decode_query
 from collector.plain_http import CHALLENGES, challenge_response
 from collector.platform import platform_hint, platform_of
-from collector.protocol import SERVER, WHY
 from collector.referer import kept_referer
 from collector.signals import signals_of
 from collector.target import target_of
 from links.link import RESERVED_SLUGS, Link, state_of
+from process.protocol import WHY, RefusedError
 
-_GIF: Final = bytes.fromhex(
-    "47494638396101000100800100000000ffffff21f90401000001002c00000000010001000002024c01003b"
-)
 _LINK_ID: Final = re.compile(r"[0-9]{1,18}")
 
 
@@ -62,86 +60,86 @@ async def acme_challenge(collector: Collector, request: web.BaseRequest, token: 
     return challenge_response(collector.settings.acme_dir, request.method, token)
 
 
-async def check(collector: Collector, _request: web.BaseRequest) -> web.Response:
-    """Tell whether every Redis answers."""
-    if await collector.redis_alive():
-        return web.Response(text="OK")
-    return web.Response(status=503, text="Database unreachable")
-
-
-async def healthz(_collector: Collector, _request: web.BaseRequest) -> web.Response:
-    """Tell that the loop turns."""
-    return web.Response(text="OK")
-
-
-async def robots(_collector: Collector, _request: web.BaseRequest) -> web.Response:
-    """Ask crawlers to leave links alone."""
-    return web.Response(text="User-agent: *\nDisallow: /\n")
-
-
-async def favicon(_collector: Collector, _request: web.BaseRequest) -> web.Response:
-    """Give the smallest picture there is."""
-    return web.Response(body=_GIF, content_type="image/gif")
-
-
-async def apple_app_links(collector: Collector, _request: web.BaseRequest) -> web.Response:
-    """Tell iOS which paths open in an app."""
-    return web.Response(text=collector.settings.app_links_apple, content_type="application/json")
-
-
-async def android_app_links(collector: Collector, _request: web.BaseRequest) -> web.Response:
-    """Tell Android which app may open our links."""
-    return web.Response(text=collector.settings.app_links_android, content_type="application/json")
-
-
-Handler = Callable[..., Awaitable[web.Response]]
+Handler = Callable[..., Awaitable[web.StreamResponse]]
+_READING: Final = (hdrs.METH_GET, hdrs.METH_HEAD)
+_POSTING: Final = (hdrs.METH_POST,)
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Which coroutine answers which paths; the pattern's groups are its arguments."""
+    """Which coroutine answers which paths, and to which methods; the pattern's groups are its arguments."""
 
+    name: str
+    """In metrics."""
     path: re.Pattern[str]
     handler: Handler
+    methods: tuple[str, ...] = _READING
+
+    @property
+    def allow(self) -> str:
+        """Give the value of the Allow header."""
+        return ", ".join((*self.methods, hdrs.METH_OPTIONS))
 
 
 ROUTES: Final = (
-    Route(re.compile(re.escape(CHALLENGES) + r"(.*)"), acme_challenge),
-    Route(re.compile(r"/check"), check),
-    Route(re.compile(r"/healthz"), healthz),
-    Route(re.compile(r"/click/([^/]*)/go"), click),
-    Route(re.compile(r"/robots\.txt"), robots),
-    Route(re.compile(r"/favicon\.ico|/apple-[^/]*\.png"), favicon),
-    Route(re.compile(r"/\.well-known/apple-app-site-association"), apple_app_links),
-    Route(re.compile(r"/\.well-known/assetlinks\.json"), android_app_links),
-    Route(re.compile(r"/([A-Za-z0-9_-]{1,64})"), slug),
+    Route("acme", re.compile(re.escape(CHALLENGES) + r"(.*)"), acme_challenge),
+    Route("check", re.compile(r"/check"), health.check),
+    Route("healthz", re.compile(r"/healthz"), health.healthz),
+    Route("readyz", re.compile(r"/readyz"), health.readyz),
+    Route("metrics", re.compile(r"/metrics"), health.metrics),
+    Route("click", re.compile(r"/click/([^/]*)/go"), click),
+    Route("sync", re.compile(r"/api/[^/]+/create"), link_sync.create, _POSTING),
+    Route("sync", re.compile(r"/api/[^/]+/delete"), link_sync.delete, _POSTING),
+    Route("robots", re.compile(r"/robots\.txt"), site.robots),
+    Route("favicon", re.compile(r"/favicon\.ico|/apple-[^/]*\.png"), site.favicon),
+    Route("app_links", re.compile(r"/\.well-known/apple-app-site-association"), site.apple_app_links),
+    Route("app_links", re.compile(r"/\.well-known/assetlinks\.json"), site.android_app_links),
+    Route("slug", re.compile(r"/([A-Za-z0-9_-]{1,64})"), slug),
 )
-_METHODS: Final = "GET, HEAD, OPTIONS"
+_NO_ROUTE: Final = "none"
 
 
-async def answer(collector: Collector, request: web.BaseRequest) -> web.Response:
+async def answer(collector: Collector, request: web.BaseRequest) -> web.StreamResponse:
     """Answer one request by the first route that matches its raw path."""
-    response = await _answer(collector, request)
-    if request.body_exists or request.method == hdrs.METH_CONNECT:
-        response.force_close()  # nobody reads what may follow
-    response.headers[hdrs.SERVER] = SERVER
+    began = time.perf_counter()
+    route, arguments = _route(raw_path(request))
+    try:
+        response = await _answer(collector, request, route, arguments)
+    except RefusedError as error:
+        response = web.Response(status=error.status, headers={WHY: error.why})
+        response.force_close()  # nobody reads the rest of it
+    if not response.prepared:
+        response.headers.update(collector.own_headers)
+    name = route.name if route else _NO_ROUTE
+    collector.answered[name, response.status] += 1
+    collector.durations[name].add(time.perf_counter() - began)
     return response
 
 
-async def _answer(collector: Collector, request: web.BaseRequest) -> web.Response:
-    path = raw_path(request)
+def _route(path: str) -> tuple[Route | None, tuple[str, ...]]:
     for route in ROUTES:
         match = route.path.fullmatch(path)
-        if match is None:
-            continue
-        if request.method == hdrs.METH_OPTIONS:
-            return web.Response(status=204, headers={hdrs.ALLOW: _METHODS})
-        if request.method not in (hdrs.METH_GET, hdrs.METH_HEAD):
-            return web.Response(status=405, headers={hdrs.ALLOW: _METHODS, WHY: "method-not-allowed"})
-        if request.body_exists:
-            return web.Response(status=413, headers={WHY: "no-body-wanted"})
-        return await route.handler(collector, request, *match.groups())
-    return _no_such_path()
+        if match is not None:
+            return route, match.groups()
+    return None, ()
+
+
+async def _answer(
+    collector: Collector, request: web.BaseRequest, route: Route | None, arguments: tuple[str, ...]
+) -> web.StreamResponse:
+    if route is None:
+        response = _no_such_path()
+    elif request.method == hdrs.METH_OPTIONS:
+        response = web.Response(status=204, headers={hdrs.ALLOW: route.allow})
+    elif request.method not in route.methods:
+        response = web.Response(status=405, headers={hdrs.ALLOW: route.allow, WHY: "method-not-allowed"})
+    elif request.body_exists and route.methods is _READING:
+        response = web.Response(status=413, headers={WHY: "no-body-wanted"})
+    else:
+        return await route.handler(collector, request, *arguments)
+    if request.body_exists or request.method == hdrs.METH_CONNECT:
+        response.force_close()  # nobody reads what may follow
+    return response
 
 
 def raw_path(request: web.BaseRequest) -> str:

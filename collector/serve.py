@@ -4,7 +4,6 @@ import asyncio
 import multiprocessing
 import multiprocessing.connection
 import signal
-import socket
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -13,15 +12,16 @@ from typing import Final
 
 from collector import plain_http
 from collector.app import open_collector
-from collector.ports import Answer, Tls, listen, open_door, open_tls
+from collector.health import metrics_text, readiness
+from collector.ports import Ports
 from collector.routes import answer
 from collector.settings import CollectorSettings
-from collector.tls import with_hsts
+from process import watch
+from process.board import Board
 from process.logs import log
-from process.run import FAILED, CannotStartError, give_up, run, stop_on_signals
+from process.ports import open_door
+from process.run import FAILED, run, stop_on_signals
 from process.tasks import until_stopped
-
-__all__ = ["listen", "serve", "supervise"]
 
 CHILDREN_FINISH_SECONDS: Final = 9.0
 """For a child process to be gone after SIGTERM, before it is killed."""
@@ -32,23 +32,22 @@ FIRST_SECONDS: Final = 5.0
 _RESTART_PAUSE_SECONDS: Final = 1.0
 
 
-async def serve(
-    settings: CollectorSettings, listener: socket.socket, worker: int = 0, tls: Tls | None = None
-) -> int:
-    """Serve on an open port until told to stop; what TLS needs is opened here if the caller has not."""
-    tls = tls or open_tls(settings)
+async def serve(settings: CollectorSettings, ports: Ports, board: Board, worker: int = 0) -> int:
+    """Serve on open ports until told to stop."""
     stop = stop_on_signals()
     _stop_with_parent(stop)
-    async with open_collector(settings, worker) as collector, AsyncExitStack() as stack:
-        host, port, *_ = listener.getsockname()
-        answering: Answer = partial(answer, collector)
-        if settings.hsts_seconds:
-            answering = with_hsts(answering, settings.hsts_seconds)
-        doors = [await open_door(listener, answering, tls.certificates.context if tls else None)]
-        if tls and tls.plain:
-            doors.append(await open_door(tls.plain, partial(plain_http.answer, settings, port)))
-        if tls:
-            await stack.enter_async_context(tls.certificates.kept_fresh(worker, stop))
+    async with open_collector(settings, board, worker) as collector, AsyncExitStack() as stack:
+        host, port, *_ = ports.public.getsockname()
+        tls = ports.certificates.context if ports.certificates else None
+        doors = [await open_door(ports.public, partial(answer, collector), tls)]
+        if ports.plain:
+            doors.append(await open_door(ports.plain, partial(plain_http.answer, settings, port)))
+        if ports.certificates:
+            await stack.enter_async_context(ports.certificates.kept_fresh(worker, stop))
+        if ports.metrics:
+            watched = watch.Watched(partial(metrics_text, collector), partial(readiness, collector))
+            watching = await open_door(ports.metrics, partial(watch.answer, watched))
+            stack.push_async_callback(watching.close)  # the last to close: it tells that we are stopping
         log.info(
             "collector_started",
             host=host,
@@ -58,6 +57,7 @@ async def serve(
             redis=len(settings.redis_urls),
         )
         await until_stopped(stop, collector.background)
+        collector.stopping = True
         await asyncio.gather(*(door.close() for door in doors))
     return 0
 
@@ -76,17 +76,13 @@ def _stop_with_parent(stop: asyncio.Event) -> None:
     loop.add_reader(parent.sentinel, parent_is_gone)
 
 
-def supervise(settings: CollectorSettings, listener: socket.socket) -> int:
+def supervise(settings: CollectorSettings, ports: Ports, board: Board) -> int:
     """Keep WEB_CONCURRENCY processes serving until told to stop; one that dies is replaced."""
     context = multiprocessing.get_context("fork")
-    try:
-        tls = open_tls(settings)
-    except CannotStartError as error:
-        give_up(str(error), FAILED)
 
     def start(worker: int) -> multiprocessing.process.BaseProcess:
         child = context.Process(
-            target=run, args=(partial(serve, settings, listener, worker, tls),), name=f"collector-{worker}"
+            target=run, args=(partial(serve, settings, ports, board, worker),), name=f"collector-{worker}"
         )
         child.start()
         return child

@@ -1,6 +1,7 @@
 """The collector's variables: their defaults and their meaning, in one place."""
 
 import json
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -8,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_va
 
 from collector.client_address import client_address
 from collector.referer import RefererPrivacy
-from process.settings import RedisSettings, Settings
+from process.settings import MetricsSettings, RedisSettings, Settings
 
 
 def _proxies(value: str) -> str:
@@ -40,7 +41,7 @@ _Lower = BeforeValidator(str.lower)
 _Url = Annotated[str, AfterValidator(_redirect_target)]
 
 
-class CollectorSettings(Settings, RedisSettings):
+class CollectorSettings(Settings, MetricsSettings, RedisSettings):
     """What `collector serve` reads from the environment."""
 
     port: int = Field(
@@ -48,6 +49,7 @@ class CollectorSettings(Settings, RedisSettings):
     )
     host: str = Field("0.0.0.0", description="the address to listen on")  # noqa: S104 (a public endpoint)
     web_concurrency: int = Field(1, ge=1, le=256, description="processes that share PORT, 1 to 256")
+    metrics_public: bool = Field(default=False, description="1 answers /metrics on PORT too")
     tls_cert: SecretStr | None = Field(
         None,
         description="the certificate, the chain after it: PEM text or a path; with it PORT speaks TLS only",
@@ -100,7 +102,15 @@ class CollectorSettings(Settings, RedisSettings):
     error_page_url: _Url | None = Field(
         None, description="where an unknown or expired link sends the visitor"
     )
-
+    api_secret_key: SecretStr | None = Field(
+        None, description="the secret that signs calls of the sync API; unset: the API is closed"
+    )
+    api_open: bool = Field(
+        default=False, description="1 opens the sync API to everybody as long as API_SECRET_KEY is unset"
+    )
+    proxy_private: bool = Field(
+        default=False, description="1 lets links in proxy mode fetch from private and loopback addresses"
+    )
     app_links_apple: Annotated[str, AfterValidator(_json)] = Field(
         '{"applinks":{"apps":[],"details":[]}}', description="JSON of /.well-known/apple-app-site-association"
     )
@@ -121,8 +131,14 @@ class CollectorSettings(Settings, RedisSettings):
             for variable, given in (("HTTP_PORT", self.http_port), ("HSTS_SECONDS", self.hsts_seconds)):
                 if given:
                     raise ValueError(f"{variable} needs TLS here: set TLS_CERT and TLS_KEY, or TLS_DIR.")
-        if self.http_port == self.port:
-            raise ValueError("HTTP_PORT and PORT must be different ports.")
+        return self
+
+    @model_validator(mode="after")
+    def _check_ports(self) -> Self:
+        given = {"PORT": self.port or None, "HTTP_PORT": self.http_port, "METRICS_PORT": self.metrics_port}
+        for (one, port), (other, same) in combinations(given.items(), 2):
+            if port is not None and port == same:
+                raise ValueError(f"{other} and {one} must be different ports.")
         return self
 
     @model_validator(mode="after")

@@ -142,6 +142,10 @@ class Shipper:
         self._forgot_at = 0.0
         self.adopted = 0
         """Events of journals left behind that Redis took."""
+        self.away = False
+        """Whether our own journal cannot be shipped at present."""
+        self.position = 0
+        """How far our own journal has been shipped, as far as we know."""
 
     def wake(self) -> None:
         """Say that the journal has grown."""
@@ -166,24 +170,23 @@ class Shipper:
 
     async def _ship_own(self) -> None:
         pause = SHORTEST_PAUSE_SECONDS
-        away = False
         while True:
             try:
                 while await self._own.step():
                     self._forget_shipped()
             except (RedisError, OSError) as error:
                 self._mind_folder()
-                if not away:
+                if not self.away:
                     log.warning(
                         "shipping_waits", journal=self._journal.id, why=str(error) or type(error).__name__
                     )
-                away = True
+                self.away = True
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
                 continue
-            if away:
+            if self.away:
                 log.warning("shipping_goes_on", journal=self._journal.id)
-            away, pause = False, SHORTEST_PAUSE_SECONDS
+            self.away, pause = False, SHORTEST_PAUSE_SECONDS
             self._forget_shipped()
             await self._until_appended()
 
@@ -211,6 +214,8 @@ class Shipper:
     def _forget_shipped(self) -> None:
         """Remove what Redis has long had, once a second; at once where the space is needed."""
         now = time.time()
+        if self._own.position is not None:
+            self.position = self._own.position
         if self._own.position is not None and (
             self._journal.is_crowded or now - self._forgot_at >= LOOK_AROUND_SECONDS
         ):

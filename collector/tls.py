@@ -8,13 +8,11 @@ and not watched: what certbot and Kubernetes exchange are symbolic links, and ne
 import asyncio
 import ssl
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
-
-from aiohttp import web
 
 from collector.certificate import new_context
 from collector.certificates import (
@@ -37,8 +35,6 @@ from process.tasks import end
 
 LOOK_SECONDS: Final = 0.4
 """Between two looks: a certificate found broken by both is reported, and that is still within a second."""
-
-HSTS: Final = "Strict-Transport-Security"
 
 
 class Certificates:
@@ -121,20 +117,6 @@ def say_nothing_of_strange_names() -> None:
             print_it(unraisable)
 
     sys.unraisablehook = hook
-
-
-def with_hsts(
-    answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], seconds: int
-) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
-    """Tell browsers with every answer to use HTTPS only, for so many seconds."""
-    value = f"max-age={seconds}"
-
-    async def told(request: web.BaseRequest) -> web.StreamResponse:
-        response = await answer(request)
-        response.headers[HSTS] = value
-        return response
-
-    return told
 
 
 def _other_names(settings: CollectorSettings) -> Source | None:

@@ -24,6 +24,9 @@ REFRESH_SECONDS: Final = 1.0
 QUERY_SECONDS: Final = 10.0
 """A database that takes longer for one page of links, or for one number, counts as away."""
 
+SLOW_SECONDS: Final = 1.5
+"""A database that has not answered for this long is in trouble, though we still wait for it."""
+
 PREPARE_SECONDS: Final = 120.0
 """For making the tables, which may wait for another process that does it, with a million links already there."""
 
@@ -38,11 +41,19 @@ class LinkDirectory:
         self._revision = 0
         self.loaded = False
         """Whether the table was ever read."""
-        self.away: str | None = None
-        """Why the database cannot be used at present, as far as `keep_fresh` knows."""
+        self._away: str | None = None
+        self._asked_at: float | None = None
 
     def __len__(self) -> int:
         return len(self._table)
+
+    @property
+    def trouble(self) -> str | None:
+        """Tell what is wrong with the database at present, as far as `keep_fresh` knows: `away` or `slow`."""
+        if self._away is not None:
+            return "away"
+        waited = 0.0 if self._asked_at is None else time.monotonic() - self._asked_at
+        return "slow" if self.loaded and waited > SLOW_SECONDS else None
 
     def by_id(self, link_id: int) -> Link | None:
         """Find a link by its number."""
@@ -72,16 +83,18 @@ class LinkDirectory:
     async def keep_fresh(self) -> None:
         """Refresh every second until cancelled."""
         while True:
+            self._asked_at = time.monotonic()
             try:
                 await self.refresh()
             except (LinkStoreError, TimeoutError) as error:
-                if self.away is None:
+                if self._away is None:
                     log.warning("links_database_away", why=str(error), links=len(self))
-                self.away = str(error)
+                self._away = str(error)
             else:
-                if self.away is not None:
+                if self._away is not None:
                     log.warning("links_database_back", links=len(self))
-                self.away = None
+                self._away = None
+            self._asked_at = None
             await asyncio.sleep(REFRESH_SECONDS)
 
     async def _load(self, last: int) -> None:

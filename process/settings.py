@@ -31,6 +31,17 @@ class Settings(BaseModel):
     )
 
 
+class MetricsSettings(BaseModel):
+    """Where a process is watched."""
+
+    metrics_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="a TCP port for /metrics (Prometheus), /healthz and /readyz, 1 to 65535; unset: none",
+    )
+
+
 def _redis_url(value: SecretStr) -> SecretStr:
     if urlsplit(value.get_secret_value()).scheme not in ("redis", "rediss", "unix"):
         raise ValueError("this is no redis:// or rediss:// URL")

@@ -556,9 +556,9 @@ async def test_a_locked_table_is_given_up_and_comes_back(postgres_url):
         async with kept_fresh(directory):
             async with locker.transaction():
                 await locker.execute("LOCK TABLE links, links_revision IN ACCESS EXCLUSIVE MODE")
-                await until(lambda: directory.away)
+                await until(lambda: directory.trouble)
                 assert directory.by_id(1) == link_of({"id": 1})
-            await until(lambda: directory.away is None)
+            await until(lambda: directory.trouble is None)
             await other.save([link_of({"id": 2})])
             await until(lambda: directory.by_id(2))
         await locker.close()
@@ -587,18 +587,18 @@ async def test_a_database_that_hangs_or_dies_is_given_up_and_comes_back(open_dir
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
         try:
-            await until(lambda: directory.away)
+            await until(lambda: directory.trouble)
             assert directory.by_id(1)
         finally:
             for pid in stopped:
                 os.kill(pid, signal.SIGCONT)
-        await until(lambda: directory.away is None)
+        await until(lambda: directory.trouble is None)
         await sql(url, "UPDATE links SET campaign = 'x', revision = 2", "UPDATE links_revision SET last = 2")
         await until(lambda: directory.by_id(1).campaign == "x")
-    await until(lambda: directory.away)
+    await until(lambda: directory.trouble)
     assert directory.by_id(1)
     with running_postgres(folder, port=port):
-        await until(lambda: directory.away is None)
+        await until(lambda: directory.trouble is None)
         await store.save([link_of({"id": 2})])
         await until(lambda: directory.by_id(2))
         await refreshing.__aexit__(None, None, None)
