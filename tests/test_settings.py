@@ -1,11 +1,13 @@
 """Variables are read once, and what is wrong with one is said with its name and the cure."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from honcho.environ import parse
 
 from collector.settings import CollectorSettings
 from kafkastore.settings import KafkastoreSettings
@@ -121,3 +123,25 @@ def test_a_command_says_what_is_wrong_in_a_sentence_and_exits_with_2():
 
 def test_the_documents_say_what_the_code_says():
     subprocess.run([sys.executable, ROOT / "bin" / "variables", "--check"], check=True, timeout=60)
+
+
+def test_dotenv_keeps_what_was_set_makes_up_secrets_and_writes_pems_as_one_line(tmp_path):
+    shutil.copy(ROOT / "app.json", tmp_path)
+    pem = "-----BEGIN CERTIFICATE-----\nAAA=\n-----END CERTIFICATE-----\n"
+
+    def written(**environ):
+        subprocess.run(
+            [sys.executable, ROOT / "bin" / "dotenv", tmp_path], check=True, timeout=60, env=environ
+        )
+        return parse((tmp_path / ".env").read_text("utf-8"))
+
+    first = written(TLS_CERT=pem, NOT_FOUND_URL="https://example.com/#a b'c", HOME="/nowhere")
+    assert len(first["API_SECRET_KEY"]) == 64
+    assert (first["TLS_CERT"], first["NOT_FOUND_URL"]) == (pem.strip(), "https://example.com/#a b'c")
+    assert set(first) == {"API_SECRET_KEY", "TLS_CERT", "NOT_FOUND_URL"}
+    with (tmp_path / ".env").open("a") as file:
+        file.write("REDIS_URL=redis://example.com/1\n")
+    before = (tmp_path / ".env").read_bytes()
+    assert written() == {**first, "REDIS_URL": "redis://example.com/1"}
+    assert (tmp_path / ".env.bak").read_bytes() == before
+    assert (tmp_path / ".env").stat().st_mode & 0o077 == 0
