@@ -10,7 +10,7 @@ from pathlib import Path
 
 from collector.click import Click, Visit
 from collector.event import Event, decode_query
-from collector.journal import OpenJournal
+from collector.journal import OpenJournal, Space
 from collector.platform import platform_of
 from geoip.database import open_database
 from kafkastore.enrichment import Policy, Source, enrich
@@ -41,7 +41,7 @@ def main():
     place_of = open_database().place_of
     source, policy = Source("00000000-0000-4000-8000-000000000000", 0), Policy()
     with tempfile.TemporaryDirectory() as directory:
-        journal = OpenJournal(Path(directory), 1 << 30)
+        journal = OpenJournal(Path(directory), Space(1 << 30))
         steps = {
             "platform of a known agent": lambda: platform_of(AGENT),
             "click → event": click.event,

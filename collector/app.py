@@ -14,11 +14,12 @@ from redis.exceptions import RedisError
 
 from collector.client_address import ClientAddress, client_address
 from collector.event import Event
-from collector.journal import JournalFullError, OpenJournal
+from collector.journal import JournalFullError, Space
 from collector.metrics import samples_of
 from collector.queue import open_redis, queue_keys
 from collector.settings import CollectorSettings
-from collector.shipper import QueueEnd, Shipper
+from collector.shipment import QueueEnd
+from collector.shipper import Shipper
 from links.directory import LinkDirectory
 from links.store import LinkStore, LinkStoreError
 from process.board import PIN_SECONDS, Board
@@ -45,7 +46,8 @@ class Collector:
     settings: CollectorSettings
     links: LinkDirectory
     link_store: LinkStore
-    journal: OpenJournal
+    space: Space
+    """What the journals take on disk."""
     shipper: Shipper
     redises_away: Callable[[], Awaitable[tuple[int, ...]]]
     """Gives the numbers, from 1, of the Redis that do not answer."""
@@ -69,17 +71,17 @@ class Collector:
     _probed_at: float = 0.0
     _refuses: bool = False
 
-    def record(self, event: Event) -> None:
-        """Put an event into the journal; one that cannot be written is counted, never an error of the visitor's."""
+    async def record(self, event: Event) -> None:
+        """Write an event down, as safely as DURABILITY asks for; one that cannot be is counted, never an error."""
         try:
-            self.journal.append(event.encode())
+            lane = self.shipper.append(event.encode())
         except JournalFullError:
             self._drop("journal_full", "JOURNAL_MAX_BYTES are taken")
         except OSError as error:
             self._drop("journal_write", error.strerror or str(error))
         else:
             self.recorded[event.topic] += 1
-            self.shipper.wake()
+            await lane.safe()
 
     def journal_refuses(self) -> bool:
         """Tell whether an event could not be written down now; the disk is asked at most once a second."""
@@ -87,7 +89,7 @@ class Collector:
         if not self._probed_at or now - self._probed_at >= PROBE_SECONDS:
             self._probed_at = now
             try:
-                self.journal.probe()
+                self.shipper.probe()
             except OSError:
                 self._refuses = True
             else:
@@ -124,23 +126,27 @@ async def open_collector(
         store = LinkStore(settings.database_url.get_secret_value())
         stack.push_async_callback(store.close)
 
+        ends = [QueueEnd(redis, keys) for redis in redises for keys in queue_keys(settings.queues)]
+        space = Space(settings.journal_max_bytes // settings.web_concurrency)
         try:
-            journal = OpenJournal(
-                settings.journal_dir, settings.journal_max_bytes // settings.web_concurrency
+            shipper = Shipper(
+                ends,
+                settings.journal_dir,
+                space,
+                durability=settings.durability,
+                keep_seconds=settings.journal_keep_seconds,
+                first=worker,
             )
         except OSError as error:
             cure = "set JOURNAL_DIR to a folder that this user may write to"
             raise CannotStartError(f"The journal cannot be written ({error}): {cure}.") from None
-        stack.callback(journal.release)
-        ends = [QueueEnd(redis, keys) for redis in redises for keys in queue_keys(settings.queues)]
-        home = ends[worker % len(ends)]
-        shipper = Shipper(journal, home, ends, settings.journal_dir, settings.journal_keep_seconds)
+        stack.callback(shipper.release)
         links = LinkDirectory(store)
         collector = Collector(
             settings=settings,
             links=links,
             link_store=store,
-            journal=journal,
+            space=space,
             shipper=shipper,
             redises_away=at_most_once_a_second(lambda: _away(redises)),
             address_of=client_address(settings.trusted_proxies),
@@ -160,7 +166,7 @@ async def open_collector(
             yield collector
         finally:
             await end(collector.background)
-            journal.close()
+            shipper.close()
             with suppress(TimeoutError):
                 await within(FINISH_SECONDS, shipper.finish())
             log.info(
@@ -168,7 +174,7 @@ async def open_collector(
                 recorded=dict(collector.recorded),
                 dropped=dict(collector.dropped),
                 unshipped=max(collector.recorded.total() - shipper.shipped, 0),
-                adopted=shipper.adopted,
+                adopted=shipper.adoption.lines,
             )
 
 

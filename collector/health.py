@@ -50,7 +50,7 @@ async def readiness(collector: Collector) -> Readiness:
         "stopping": collector.stopping,
         "no link table was ever loaded": not collector.links.loaded,
         "the journal cannot be written": collector.journal_refuses(),
-        "the journal is over half full": collector.journal.is_crowded,
+        "the journal is over half full": collector.space.is_crowded,
     }
     trouble = collector.links.trouble
     away = await collector.redises_away()

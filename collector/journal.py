@@ -18,7 +18,7 @@ import shutil
 import struct
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -46,6 +46,8 @@ class Chunk:
     lines: list[bytes]
     end: int
     """The position after them."""
+    begin: int
+    """The position they begin at: later than the one asked for where segments are gone."""
     torn: int = 0
     """Bytes passed over because no whole record stood there."""
 
@@ -98,22 +100,16 @@ class Journal:
             )
             if chunk.lines or chunk.torn:
                 return chunk
-        return Chunk([], position)
+        return Chunk([], position, position)
 
-    def forget(self, position: int, *, older_than: float) -> int:
-        """Remove segments that end at or before `position` and were written before the Unix time `older_than`.
-
-        Gives the bytes removed.
-        """
-        removed = 0
-        segments = self.segments()
-        for (_, path), (following, _) in pairwise(segments):
-            stat = path.stat()
-            if following > position or stat.st_mtime >= older_than:
+    def forgettable(self, position: int, *, older_than: float) -> list[Path]:
+        """Give the segments that end at or before `position` and were written before the Unix time `older_than`."""
+        found = []
+        for (_, path), (following, _) in pairwise(self.segments()):
+            if following > position or path.stat().st_mtime >= older_than:
                 break
-            path.unlink()
-            removed += stat.st_size
-        return removed
+            found.append(path)
+        return found
 
     def bytes_on_disk(self) -> int:
         """Count the bytes of its segments."""
@@ -134,21 +130,38 @@ class Journal:
         os.close(self._lock)
 
 
-class OpenJournal(Journal):
-    """The journal this process appends to."""
+class Space:
+    """What all journals of a process may take on disk together, and do: its own and those it found."""
 
-    def __init__(self, directory: Path, max_bytes: int) -> None:
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self.own = 0
+        self.adopted = 0
+
+    @property
+    def taken(self) -> int:
+        """Count the bytes."""
+        return self.own + self.adopted
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether more than half of the space is taken: what is shipped and durable then goes at once."""
+        return self.taken > self.most_bytes // 2
+
+
+class OpenJournal(Journal):
+    """A journal this process appends to; with `synced`, no segment is closed before the disk has it."""
+
+    def __init__(self, directory: Path, space: Space, *, synced: bool = False) -> None:
         """Create it under `directory`; raises OSError where nothing can be written."""
         super().__init__(*_create(directory))
         self.position = 0
         """Where the next record goes."""
         self.size = 0
         """Bytes on disk."""
-        self.reserved = 0
-        """Bytes of journals left behind, which share our limit."""
-        self.max_bytes = max_bytes
-        """What it may hold before it refuses events."""
-        self._segment_bytes = min(SEGMENT_BYTES, max(max_bytes // 8, 1))
+        self._space = space
+        self._synced = synced
+        self._segment_bytes = min(SEGMENT_BYTES, max(space.most_bytes // 8, 1))
         self._segment = -1
         self._segment_end = 0
 
@@ -158,12 +171,8 @@ class OpenJournal(Journal):
         self.release()
         self.folder, self._lock = _create(self.folder.parent)
         self.id = self.folder.name
+        self._space.own -= self.size
         self.position = self.size = 0
-
-    @property
-    def is_crowded(self) -> bool:
-        """Whether more than half of the space is taken: shipped segments then go at once."""
-        return self.size + self.reserved > self.max_bytes // 2
 
     def probe(self) -> None:
         """Raise OSError if nothing could be written now: asked when no visitor's event tells."""
@@ -174,7 +183,7 @@ class OpenJournal(Journal):
     def append(self, line: bytes) -> None:
         """Write one record; raises JournalFullError, or OSError when the disk refuses it."""
         record = _RECORD.pack(len(line), crc32(line)) + line
-        if self.size + self.reserved + len(record) > self.max_bytes:
+        if self._space.taken + len(record) > self._space.most_bytes:
             raise JournalFullError
         if self.position + len(record) > self._segment_end:
             self._seal()
@@ -185,18 +194,37 @@ class OpenJournal(Journal):
             self._seal()
             raise
         self.position += written
-        self.size += written
+        self._grow(written)
         if written != len(record):
             self._seal()
             raise OSError(f"{self.folder}: only {written} of {len(record)} bytes could be written")
 
-    def forget(self, position: int, *, older_than: float) -> int:
-        """Remove shipped segments: old ones, and any where the space is needed (see Journal.forget)."""
-        if self.is_crowded:
-            older_than = time.time() + 1
-        removed = super().forget(position, older_than=older_than)
-        self.size -= removed
-        return removed
+    def forgettable(self, position: int, *, older_than: float) -> list[Path]:
+        """Give the segments that may go: old ones, and any that was shipped where the space is needed."""
+        return super().forgettable(
+            position, older_than=time.time() + 1 if self._space.is_crowded else older_than
+        )
+
+    def forget(self, segments: Iterable[Path]) -> None:
+        """Remove segments."""
+        for path in segments:
+            size = path.stat().st_size
+            path.unlink()
+            self._grow(-size)
+
+    def sync(self) -> int:
+        """Have the disk keep what was appended, and give the position up to which it does. Blocks; raises OSError.
+
+        May run in a thread beside appends.
+        """
+        position, segment = self.position, self._segment
+        if segment >= 0:
+            own = os.dup(segment)  # ours may be closed meanwhile
+            try:
+                os.fsync(own)
+            finally:
+                os.close(own)
+        return position
 
     def close(self) -> None:
         """Append no more."""
@@ -216,10 +244,18 @@ class OpenJournal(Journal):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._segment = segment
         self._segment_end = self.position + self._segment_bytes
-        self.size += len(header)
+        self._grow(len(header))
+        if self._synced:
+            _sync_folder(self.folder)
+
+    def _grow(self, size: int) -> None:
+        self.size += size
+        self._space.own += size
 
     def _seal(self) -> None:
         if self._segment >= 0:
+            if self._synced:
+                os.fsync(self._segment)
             os.close(self._segment)
         self._segment = -1
         self._segment_end = 0
@@ -242,6 +278,15 @@ def _create(directory: Path) -> tuple[Path, int]:
     fcntl.flock(lock, fcntl.LOCK_EX)
     # Others see the journal only now that it is locked: they would take it for one left behind.
     return unlocked.rename(directory / name), lock
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the disk keep the names in a folder."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _lock(folder: Path) -> int | None:
@@ -286,8 +331,8 @@ def _read_segment(
             data += file.read(end - position - len(data))
             lines, used, torn = _records(data, 1)
     if not used and sealed:
-        return Chunk([], end, torn=end - position)
-    return Chunk(lines, position + used, torn)
+        return Chunk([], end, position, torn=end - position)
+    return Chunk(lines, position + used, position, torn)
 
 
 def _records(data: bytes, most_lines: int) -> tuple[list[bytes], int, int]:

@@ -17,14 +17,20 @@ FAMILIES: Final = (
     ),
     Family("onward_events_shipped_total", "counter", "Events that Redis took, by the journal they were in"),
     Family(
+        "onward_events_unsafe_total", "counter", "Events answered for before they were as safe as DURABILITY"
+    ),
+    Family(
         "onward_journal_bytes", "gauge", "Bytes of events on disk, shipped ones that are still kept included"
     ),
-    Family("onward_journal_max_bytes", "gauge", "Bytes that the journal may take"),
-    Family("onward_journal_position_bytes", "gauge", "Bytes written to this process's journal"),
-    Family("onward_journal_shipped_bytes", "gauge", "Bytes of them that Redis has"),
+    Family("onward_journal_max_bytes", "gauge", "Bytes that they may take"),
+    Family(
+        "onward_journal_unshipped_bytes", "gauge", "Bytes of this process's events that Redis does not have"
+    ),
+    Family("onward_redis_went_back_total", "counter", "Times a Redis had less than it had acknowledged"),
+    Family("onward_lanes", "gauge", "Queues this process ships to"),
+    Family("onward_lanes_failing", "gauge", "Those of them whose Redis cannot be reached now"),
     Family("onward_links", "gauge", "Links in memory"),
     Family("onward_links_database_up", "gauge", "1 while the database of links answers"),
-    Family("onward_redis_up", "gauge", "1 while this process's journal can be shipped"),
 )
 
 
@@ -38,14 +44,16 @@ def samples_of(collector: "Collector") -> Iterator[Sample]:
         yield Sample("onward_events_recorded_total", count, {"topic": topic})
     for reason, count in collector.dropped.items():
         yield Sample("onward_events_dropped_total", count, {"reason": reason})
-    journal, shipper = collector.journal, collector.shipper
-    yield Sample("onward_events_shipped_total", shipper.shipped, {"journal": "own"})
-    yield Sample("onward_events_shipped_total", shipper.adopted, {"journal": "adopted"})
-    yield Sample("onward_journal_bytes", journal.size + journal.reserved)
-    yield Sample("onward_journal_max_bytes", journal.max_bytes)
-    yield Sample("onward_journal_position_bytes", journal.position)
-    yield Sample("onward_journal_shipped_bytes", shipper.position)
+    lanes = collector.shipper.lanes
+    yield Sample("onward_events_shipped_total", collector.shipper.shipped, {"journal": "own"})
+    yield Sample("onward_events_shipped_total", collector.shipper.adoption.lines, {"journal": "adopted"})
+    yield Sample("onward_events_unsafe_total", sum(lane.unsafe for lane in lanes))
+    yield Sample("onward_journal_bytes", collector.space.taken)
+    yield Sample("onward_journal_max_bytes", collector.space.most_bytes)
+    yield Sample("onward_journal_unshipped_bytes", sum(lane.unshipped_bytes for lane in lanes))
+    yield Sample("onward_redis_went_back_total", sum(lane.shipment.went_back for lane in lanes))
+    yield Sample("onward_lanes", len(lanes))
+    yield Sample("onward_lanes_failing", sum(lane.breaker.failing for lane in lanes))
     yield Sample("onward_links", len(collector.links))
     yield Sample("onward_links_database_up", float(collector.links.trouble is None))
-    yield Sample("onward_redis_up", float(not shipper.away))
     yield from samples_of_ourselves()

@@ -30,28 +30,30 @@ _LINK_ID: Final = re.compile(r"[0-9]{1,18}")
 async def click(collector: Collector, request: web.BaseRequest, link_id: str) -> web.Response:
     """Send the visitor of `/click/{id}/go` to the link's target."""
     link = collector.links.by_id(int(link_id)) if _LINK_ID.fullmatch(link_id) else None
-    return _follow(collector, request, link, found=307)
+    return await _follow(collector, request, link, found=307)
 
 
 async def slug(collector: Collector, request: web.BaseRequest, name: str) -> web.Response:
     """Send the visitor of `/{slug}` to the link's target."""
     if name in RESERVED_SLUGS or name.startswith("apple-"):
         return _no_such_path()
-    return _follow(collector, request, collector.links.by_slug(name), found=302)
+    return await _follow(collector, request, collector.links.by_slug(name), found=302)
 
 
-def _follow(collector: Collector, request: web.BaseRequest, link: Link | None, *, found: int) -> web.Response:
+async def _follow(
+    collector: Collector, request: web.BaseRequest, link: Link | None, *, found: int
+) -> web.Response:
     """Answer for a link: the event is in the journal before the visitor is on the way."""
     visit = _visit(collector, request)
     if link is None:
-        return _orphan(collector, request, visit, "unknown")
+        return await _orphan(collector, request, visit, "unknown")
     state = state_of(link, visit.at_ms)
     if state != "live":
-        return _orphan(collector, request, visit, state)
+        return await _orphan(collector, request, visit, state)
     platform = platform_of(visit.user_agent)
     hint = platform_hint(request.headers.get("Sec-CH-UA-Platform", ""))
     target = target_of(link, visit, platform, hint) or collector.settings.not_found_url
-    collector.record(Click(link, visit, platform, target).event())
+    await collector.record(Click(link, visit, platform, target).event())
     return _redirect(target, found, otherwise="no-target")
 
 
@@ -165,12 +167,12 @@ def _visit(collector: Collector, request: web.BaseRequest) -> Visit:
     )
 
 
-def _orphan(
+async def _orphan(
     collector: Collector, request: web.BaseRequest, visit: Visit, reason: OrphanReason
 ) -> web.Response:
     target = collector.settings.error_page_url
     if request.method != hdrs.METH_HEAD:
-        collector.record(Orphan(visit, raw_path(request), reason, target).event())
+        await collector.record(Orphan(visit, raw_path(request), reason, target).event())
     return _redirect(target, 307, otherwise=f"{reason.replace('_', '-')}-link")
 
 

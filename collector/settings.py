@@ -8,6 +8,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from collector.client_address import client_address
+from collector.lane import Durability
 from collector.referer import RefererPrivacy
 from process.settings import MetricsSettings, RedisSettings, Settings
 
@@ -79,6 +80,11 @@ class CollectorSettings(Settings, MetricsSettings, RedisSettings):
         description="campaign links: sqlite:///path, postgres://… or postgresql://…",
     )
     journal_dir: Path = Field(Path("var/journal"), description="a folder on a local disk")
+    durability: Annotated[Durability, _Lower] = Field(
+        "journal",
+        description="what has an event before the visitor is answered: journal (the system), "
+        "fsync (its disk too), redis (Redis too, waiting 50 ms at most)",
+    )
     journal_max_bytes: int = Field(
         1024**3, ge=1024**2, description="bytes of events that may wait on disk for Redis, at least 1048576"
     )

@@ -161,7 +161,7 @@ async def test_metrics_count_for_all_processes_on_their_own_port_only(tmp_path, 
         assert counted["onward_request_seconds_count", (("route", "click"),)] == 30
         assert counted["onward_requests_total", (("route", "none"), ("status", "404"))] == 1
         assert counted["onward_requests_total", (("route", "robots"), ("status", "405"))] == 1
-        assert counted["onward_redis_up", ()] == 3
+        assert (counted["onward_lanes", ()], counted["onward_lanes_failing", ()]) == (3, 0)
         assert counted["process_resident_memory_bytes", ()] > 3e7
         assert await ready(environ["METRICS_PORT"]) == READY
         assert await ask(environ["METRICS_PORT"], "/healthz") == (200, "OK")

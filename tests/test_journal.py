@@ -8,14 +8,14 @@ import time
 
 import pytest
 
-from collector.journal import JournalFullError, OpenJournal, journals_left_behind
+from collector.journal import JournalFullError, OpenJournal, Space, journals_left_behind
 
 MEGABYTE = 1024 * 1024
 
 
 @pytest.fixture
 def journal(tmp_path):
-    journal = OpenJournal(tmp_path / "journal", max_bytes=MEGABYTE)
+    journal = OpenJournal(tmp_path / "journal", Space(MEGABYTE))
     yield journal
     journal.close()
 
@@ -86,7 +86,7 @@ def test_a_strange_file_in_the_folder_is_none_of_ours(journal):
 
 
 def test_journals_left_behind_count_against_the_same_limit(journal):
-    journal.reserved = MEGABYTE - 100
+    journal._space.adopted = MEGABYTE - 100
     with pytest.raises(JournalFullError):
         journal.append(b"x" * 200)
 
@@ -107,7 +107,7 @@ def test_a_full_journal_says_so_and_takes_events_again_when_shipped_ones_are_gon
             journal.append(line)
     full_at = journal.position
     assert journal.size <= MEGABYTE
-    journal.forget(full_at, older_than=0)
+    journal.forget(journal.forgettable(full_at, older_than=0))
     journal.append(line)
     assert read_all(journal, until=journal.position)[2] == journal.position
 
@@ -116,9 +116,10 @@ def test_shipped_segments_stay_as_long_as_redis_may_go_back(journal):
     for _ in range(300):
         journal.append(b"x" * 1000)
     before = journal.segments()
-    assert journal.forget(journal.position, older_than=time.time() - 600) == 0
-    assert journal.segments() == before
-    assert journal.forget(journal.position, older_than=time.time() + 1) > 0
+    assert journal.forgettable(journal.position, older_than=time.time() - 600) == []
+    old = journal.forgettable(journal.position, older_than=time.time() + 1)
+    assert old == [path for _, path in before[:-1]]
+    journal.forget(old)
     assert journal.segments() == before[-1:], "the segment still written to stays"
 
 
@@ -152,8 +153,8 @@ def test_the_queue_a_journal_is_bound_to_is_kept(journal):
 
 WRITE_UNTIL_KILLED = """
 import sys, pathlib
-from collector.journal import OpenJournal
-journal = OpenJournal(pathlib.Path(sys.argv[1]), 100_000_000)
+from collector.journal import OpenJournal, Space
+journal = OpenJournal(pathlib.Path(sys.argv[1]), Space(100_000_000))
 number = 0
 while True:
     journal.append(b"event %d" % number)

@@ -1,15 +1,20 @@
 """Journal → Redis: position and lines move together, so that nothing is lost and nothing is pushed twice."""
 
 import asyncio
+import os
 import shutil
 
 import pytest
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from collector.journal import OpenJournal, journals_left_behind
+from collector.breaker import FAILURES, Breaker
+from collector.durability import is_durable
+from collector.journal import OpenJournal, Space, journals_left_behind
 from collector.queue import CLICK_QUEUE, QueueKeys, open_redis, queue_id
-from collector.shipper import QueueEnd, Shipment, Shipper
+from collector.shipment import QueueEnd, Shipment
+from collector.shipper import TURN_EVENTS, Shipper
+from embedded.redis import running_redis
 from process import tasks
 
 KEYS = QueueKeys(CLICK_QUEUE)
@@ -17,7 +22,7 @@ KEYS = QueueKeys(CLICK_QUEUE)
 
 @pytest.fixture
 def journal(tmp_path):
-    journal = OpenJournal(tmp_path / "journal", max_bytes=10_000_000)
+    journal = OpenJournal(tmp_path / "journal", Space(10_000_000))
     yield journal
     journal.close()
 
@@ -94,15 +99,24 @@ async def test_a_redis_that_lost_everything_gets_what_the_journal_keeps(journal,
     assert await queue_id(redis, KEYS) == journal.queue_id, "the queue is the one it was"
 
 
+def new_shipper(directory, *ends, most_bytes=10_000_000, keep_seconds=600, **options):
+    return Shipper(ends, directory, Space(most_bytes), keep_seconds=keep_seconds, **options)
+
+
+async def until(condition, seconds=10):
+    async with asyncio.timeout(seconds):
+        while not await condition():
+            await asyncio.sleep(0.005)
+
+
 async def test_a_journal_left_behind_is_never_shipped_to_another_queue(tmp_path, journal, end, redis):
     append(journal, 1)
     journal.bind("00000000-0000-4000-8000-000000000000")
     journal.close()
     journal.release()
-    await queue_id(redis, KEYS)
     directory = tmp_path / "journal"
-    shipper = Shipper(OpenJournal(directory, 1_000_000), end, [end], directory, keep_seconds=600)
-    await shipper._adopt()
+    adoption = new_shipper(directory, end).adoption
+    adoption._adopt(await adoption._ends_by_id())
     assert await queued(redis) == []
     assert [found.id for found in journals_left_behind(directory)] == [journal.id], (
         "it is there for who can ship it"
@@ -123,23 +137,26 @@ async def test_a_redis_that_was_emptied_and_named_anew_under_us_gets_what_the_jo
     assert journal.queue_id == new
 
 
-async def test_journals_left_behind_are_shipped_also_if_redis_was_away_at_first(tmp_path, end, redis):
+async def test_a_redis_that_is_away_keeps_no_other_ones_journals_waiting(tmp_path, end, redis):
     directory = tmp_path / "journal"
-    dead = OpenJournal(directory, max_bytes=1_000_000)
+    nobody = QueueEnd(open_redis("redis://127.0.0.1:1/0"), KEYS)
+    of_nobody, dead = OpenJournal(directory, Space(1_000_000)), OpenJournal(directory, Space(1_000_000))
+    of_nobody.bind("00000000-0000-4000-8000-000000000000")
+    append(of_nobody, 3)
     lines = append(dead, 20)
     dead.bind(await queue_id(redis, KEYS))
-    dead.close()
-    dead.release()
-    nobody = QueueEnd(open_redis("redis://127.0.0.1:1/0"), KEYS)
-    shipper = Shipper(OpenJournal(directory, 1_000_000), nobody, [nobody], directory, keep_seconds=600)
-    with pytest.raises((RedisError, OSError)):
-        await shipper._adopt()
-    shipper._ends = [end]
+    for left in (of_nobody, dead):
+        left.close()
+        left.release()
+    shipper = new_shipper(directory, nobody, end)
     running = shipper.start()
-    async with asyncio.timeout(10):
-        while await queued(redis) != lines:
-            await asyncio.sleep(0.01)
+
+    async def arrived():
+        return await queued(redis) == lines
+
+    await until(arrived)
     await tasks.end(running)
+    assert [found.id for found in journals_left_behind(directory)] == [of_nobody.id]
     await nobody.redis.aclose()
 
 
@@ -161,32 +178,33 @@ async def test_a_push_whose_reply_was_lost_is_counted_once(journal, end, redis):
 
 
 async def test_a_journal_that_never_pauses_still_forgets_what_is_shipped(tmp_path, end, redis):
-    directory = tmp_path / "journal"
-    journal = OpenJournal(directory, max_bytes=1_000_000)
-    shipper = Shipper(journal, end, [end], directory, keep_seconds=600)
+    shipper = new_shipper(tmp_path / "journal", end, most_bytes=1_000_000)
+    (lane,) = shipper.lanes
     for _ in range(40):
-        append(journal, 2_000)
-        await shipper._own.step()
-        shipper._forget_shipped()
-    assert journal.position > 1_000_000 > journal.size
-    await tasks.end(shipper.start())
+        append(lane.journal, 2_000)
+        await lane.shipment.step()
+        await lane._forget_shipped()
+    assert lane.journal.position > 1_000_000 > lane.journal.size
+    shipper.close()
 
 
 async def test_a_journal_whose_folder_is_taken_away_begins_again(tmp_path, end, redis):
-    directory = tmp_path / "journal"
-    journal = OpenJournal(directory, max_bytes=1_000_000)
-    shipper = Shipper(journal, end, [end], directory, keep_seconds=600)
-    shutil.rmtree(journal.folder)
-    old = journal.id
+    shipper = new_shipper(tmp_path / "journal", end)
+    (lane,) = shipper.lanes
+    shutil.rmtree(lane.journal.folder)
+    old = lane.journal.id
     running = shipper.start()
-    async with asyncio.timeout(10):
-        while journal.id == old:
-            await asyncio.sleep(0.01)
-    journal.append(b"after")
-    shipper.wake()
-    async with asyncio.timeout(10):
-        while await queued(redis) != [b"after"]:
-            await asyncio.sleep(0.01)
+
+    async def begun_again():
+        return lane.journal.id != old
+
+    await until(begun_again)
+    shipper.append(b"after")
+
+    async def arrived():
+        return await queued(redis) == [b"after"]
+
+    await until(arrived)
     await tasks.end(running)
 
 
@@ -202,16 +220,17 @@ async def test_redis_that_is_away_is_an_error_within_its_timeout_and_nothing_is_
 
 async def test_what_a_process_left_behind_is_shipped_by_the_next_one(tmp_path, end, redis):
     directory = tmp_path / "journal"
-    dead = OpenJournal(directory, max_bytes=1_000_000)
+    dead = OpenJournal(directory, Space(1_000_000))
     lines = append(dead, 20)
     dead.close()
     dead.release()
-    journal = OpenJournal(directory, max_bytes=1_000_000)
-    shipper = Shipper(journal, end, [end], directory, keep_seconds=0)
+    shipper = new_shipper(directory, end, keep_seconds=0)
     running = shipper.start()
-    async with asyncio.timeout(10):
-        while shipper.adopted < 20 or dead.folder.exists():
-            await asyncio.sleep(0.01)
+
+    async def adopted():
+        return shipper.adoption.lines == 20 and not dead.folder.exists()
+
+    await until(adopted)
     await tasks.end(running)
     assert await queued(redis) == lines
     assert await redis.get(KEYS.position(dead.id)) is None
@@ -219,12 +238,137 @@ async def test_what_a_process_left_behind_is_shipped_by_the_next_one(tmp_path, e
 
 
 async def test_an_append_is_in_redis_soon_after(tmp_path, end, redis):
-    journal = OpenJournal(tmp_path / "journal", max_bytes=1_000_000)
-    shipper = Shipper(journal, end, [end], tmp_path / "journal", keep_seconds=600)
+    shipper = new_shipper(tmp_path / "journal", end)
     running = shipper.start()
-    journal.append(b"hello")
-    shipper.wake()
-    async with asyncio.timeout(5):
-        while await queued(redis) != [b"hello"]:
-            await asyncio.sleep(0.001)
+    shipper.append(b"hello")
+
+    async def arrived():
+        return await queued(redis) == [b"hello"]
+
+    await until(arrived)
     await tasks.end(running)
+
+
+async def test_queues_take_events_in_turn_and_one_whose_redis_is_away_loses_its_turn(tmp_path, redis, end):
+    second = QueueEnd(end.redis, QueueKeys("click_queue:1"))
+    nobody = QueueEnd(open_redis("redis://127.0.0.1:1/0"), KEYS)
+    shipper = new_shipper(tmp_path / "journal", end, second, nobody)
+    running = shipper.start()
+    (*_, away) = shipper.lanes
+    away.append(b"waits")
+
+    async def open_circuit():
+        return away.breaker.is_open
+
+    await until(open_circuit)
+    lines = [b"event %d" % number for number in range(4 * TURN_EVENTS)]
+    for line in lines:
+        shipper.append(line)
+
+    async def arrived():
+        return await redis.llen(CLICK_QUEUE) == await redis.llen("click_queue:1") == 2 * TURN_EVENTS
+
+    await until(arrived)
+    assert sorted([*await queued(redis), *await redis.lrange("click_queue:1", 0, -1)]) == sorted(lines)
+    await tasks.end(running)
+    await nobody.redis.aclose()
+
+
+async def test_events_wait_in_turn_while_every_redis_is_away(tmp_path):
+    nobody = QueueEnd(open_redis("redis://127.0.0.1:1/0"), KEYS)
+    shipper = new_shipper(tmp_path / "journal", nobody, nobody)
+    for lane in shipper.lanes:
+        for _ in range(FAILURES):
+            lane.breaker.failed()
+    for _ in range(10):
+        shipper.append(b"waits")
+    assert sum(lane.journal.position for lane in shipper.lanes) == 10 * (8 + len(b"waits"))
+    shipper.close()
+    await nobody.redis.aclose()
+
+
+def test_a_circuit_opens_after_five_failures_and_rests_longer_each_time():
+    breaker = Breaker()
+    assert [breaker.failed() for _ in range(13)] == [
+        *(0.1, 0.2, 0.4, 0.8),
+        *(2, 4, 8, 16, 32, 64, 128, 128, 128),
+    ]
+    assert breaker.is_open
+    breaker.succeeded()
+    assert not breaker.failing
+    assert Breaker(2.0).failed() == 0.1
+
+
+@pytest.mark.parametrize("durability", ["fsync", "redis"])
+async def test_an_event_is_safe_before_its_visitor_is_answered(tmp_path, end, redis, durability, monkeypatch):
+    shipper = new_shipper(tmp_path / "journal", end, durability=durability)
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.append(file), fsync(file)))
+    running = shipper.start()
+    await shipper.append(b"first").safe()  # the queue gets its id meanwhile
+    synced.clear()
+    waiting = [asyncio.create_task(shipper.append(b"event %d" % number).safe()) for number in range(50)]
+    await asyncio.gather(*waiting)
+    assert 1 <= len(synced) < 20, "one fsync serves many"
+    if durability == "redis":
+        assert len(await queued(redis)) == 51
+    assert shipper.lanes[0].unsafe == 0
+    await tasks.end(running)
+
+
+async def test_a_visitor_does_not_wait_for_a_redis_that_is_away_and_that_is_counted(tmp_path):
+    nobody = QueueEnd(open_redis("redis://127.0.0.1:1/0"), KEYS)
+    shipper = new_shipper(tmp_path / "journal", nobody, durability="redis")
+    running = shipper.start()
+    async with asyncio.timeout(5):
+        await shipper.append(b"event").safe()
+    assert shipper.lanes[0].unsafe == 1
+    await tasks.end(running)
+    await nobody.redis.aclose()
+
+
+@pytest.mark.parametrize("appendfsync", ["always", "everysec", None])
+async def test_a_redis_tells_that_it_is_durable_and_one_without_a_log_cannot(tmp_path, appendfsync):
+    options = ("--appendonly", "no") if appendfsync is None else ()
+    with running_redis(tmp_path, appendfsync=appendfsync or "everysec", extra=options) as server:
+        client = open_redis(server.url)
+        async with asyncio.timeout(10):
+            while not await is_durable(client, "mark"):
+                await asyncio.sleep(0.01)
+        await client.aclose()
+
+
+async def test_a_segment_stays_as_long_as_redis_could_still_forget_it(tmp_path, end, monkeypatch):
+    shipper = new_shipper(tmp_path / "journal", end, most_bytes=1_000_000)
+    (lane,) = shipper.lanes
+    append(lane.journal, 30_000)
+    while await lane.shipment.step():
+        pass
+
+    async def not_yet(_redis, _mark):
+        return False
+
+    with monkeypatch.context() as patched:
+        patched.setattr("collector.shipment.is_durable", not_yet)
+        await lane._forget_shipped()
+        assert lane.journal.segments()[0][0] == 0, "shipped, crowded, and still there"
+
+    async def forgotten():
+        await lane._forget_shipped()
+        return lane.journal.segments()[0][0] > 0
+
+    await until(forgotten)
+    shipper.close()
+
+
+async def test_a_redis_that_went_back_is_counted_and_gets_what_the_journal_keeps(journal, end, redis):
+    lines = append(journal, 50)
+    shipment = Shipment(journal, end)
+    await ship_all(shipment)
+    await redis.ltrim(CLICK_QUEUE, 0, 19)
+    await redis.set(KEYS.position(journal.id), 20 * 8 + sum(len(line) for line in lines[:20]))
+    shipment.begin_again()
+    await ship_all(shipment)
+    assert await queued(redis) == lines
+    assert shipment.went_back == 1
