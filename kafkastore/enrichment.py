@@ -25,10 +25,12 @@ from collector.event import (
 )
 from collector.platform import platform_of
 from geoip.place import NOWHERE, Place
+from kafkastore.adtekio import text_value
 from kafkastore.bots import bot_of
 from kafkastore.device import device_of
 from kafkastore.record import (
     BOTS,
+    CONTENT_TYPES,
     ClickValue,
     EventValue,
     InAppValue,
@@ -36,6 +38,7 @@ from kafkastore.record import (
     Params,
     Record,
     ReferralValue,
+    ValueFormat,
     cloud_event_headers,
     encode_value,
 )
@@ -80,6 +83,7 @@ class Policy:
     ip_privacy: Literal["mask", "full", "none"] = "mask"
     honor_gpc: bool = True
     honor_dnt: bool = False
+    value_format: ValueFormat = "json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,17 +155,21 @@ def enrich(
         if policy.bots == "drop":
             return None
         topic = BOTS if policy.bots == "separate" else topic
-    if ("gpc" in signals and policy.honor_gpc) or ("dnt" in signals and policy.honor_dnt):
+    anonymous = ("gpc" in signals and policy.honor_gpc) or ("dnt" in signals and policy.honor_dnt)
+    if anonymous:
         value = _anonymous(value)
     key = getattr(value, "lookup_key", None) or value.visitor_id or event_id
     return Record(
         topic=topic,
         key=key.encode(),
-        value=encode_value(value),
-        timestamp_ms=min(
-            at_ms, now_ms
-        ),  # a broker refuses times to come, and with one record its whole batch
-        headers=cloud_event_headers(topic, event_type, event_id, value.clicked_at),
+        value=encode_value(value)
+        if policy.value_format == "json"
+        else text_value(event, value, now_ms=now_ms, anonymous=anonymous, own_params=event_type != "inapp"),
+        # A broker refuses times to come, and with one record its whole batch.
+        timestamp_ms=min(at_ms, now_ms),
+        headers=cloud_event_headers(
+            topic, event_type, event_id, value.clicked_at, CONTENT_TYPES[policy.value_format]
+        ),
     )
 
 

@@ -1,12 +1,15 @@
 """The Kafka value: one flat JSON object a type, every key always there, in the order consumers read them."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
 BOTS: Final = "bots"
 """The topic of bots' clicks and referrals under BOTS=separate."""
+
+ValueFormat = Literal["json", "adtekio"]
+CONTENT_TYPES: Final = {"json": b"application/json", "adtekio": b"text/plain"}
 
 Params = dict[str, str | list[str | None] | None]
 
@@ -173,7 +176,9 @@ EventValue = ClickValue | ReferralValue | InAppValue | OrphanValue
 encode_value = msgspec.json.Encoder().encode
 
 
-def cloud_event_headers(topic: str, event_type: str, event_id: str, time: str) -> list[tuple[str, bytes]]:
+def cloud_event_headers(
+    topic: str, event_type: str, event_id: str, time: str, content_type: bytes
+) -> list[tuple[str, bytes]]:
     """Give the headers of CloudEvents 1.0 in Kafka's binary content mode."""
     return [
         ("ce_specversion", b"1.0"),
@@ -181,5 +186,5 @@ def cloud_event_headers(topic: str, event_type: str, event_id: str, time: str) -
         ("ce_source", f"/onward/{topic}".encode()),
         ("ce_type", f"onward.{event_type}".encode()),
         ("ce_time", time.encode()),
-        ("content-type", b"application/json"),
+        ("content-type", content_type),
     ]

@@ -59,6 +59,54 @@ def test_the_published_example_is_what_comes_out(example):
 
 
 @pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (
+            "127.0.0.1 1769860800 clicks /t/click f=e&g=h iPhone Banana Phone",
+            (
+                "/t/click bot_name&country&device=smartphone&device_name=iPhone&ip=2130706433&klag=0&platform=ios"
+                "&ts=1769860800 f=e&g=h"
+            ),
+        ),
+        (
+            "127.0.0.1 1769860800 inapp /t/fubar p ",
+            "/t/fubar bot_name&country&device&device_name&ip=2130706433&klag=0&platform=&ts=1769860800 p",
+        ),
+        (
+            "2001:db8::1 1769860798 inapp /t/x a=%C3%BC&b&c= iPhone",
+            (
+                "/t/x bot_name&country&device=smartphone&device_name=iPhone"
+                "&ip=42540766411282592856903984951653826561&klag=2&platform=ios&ts=1769860798 a=%C3%BC&b&c="
+            ),
+        ),
+        (
+            "nobody 1769860800 orphans /t/orphan path=%2Fx curl/8.0",
+            "/t/orphan bot_name=curl&country&device&device_name&ip&klag=0&platform=&ts=1769860800 path=%2Fx",
+        ),
+    ],
+)
+def test_the_text_of_the_original_pipeline_comes_out_byte_for_byte(line, expected):
+    record = record_of(line.encode(), ip_privacy="full", bots="flag", value_format="adtekio")
+    assert record.value.decode() == expected
+    assert dict(record.headers)["content-type"] == b"text/plain"
+
+
+def test_the_text_shows_no_more_of_an_address_or_of_who_wishes_not_to_be_tracked_than_json_does():
+    line = click_with(adid="A-B", signals="gpc", reqparams="x=1", campaign="Sale", referer="a.example")
+    kept, masked_one, none = (
+        record_of(line, value_format="adtekio", honor_gpc=honor, ip_privacy=privacy).value.decode()
+        for honor, privacy in ((True, "full"), (False, "mask"), (False, "none"))
+    )
+    assert "&ip&" in kept
+    assert kept.endswith(" adid&campaign=Sale&referer&reqparams&signals=gpc")
+    assert "&ip=3405803776&" in masked_one
+    assert "adid=A-B" in masked_one
+    assert "&ip&" in none
+    app = Event("203.0.113.42", 1769860800, "inapp", "/t/ist", b"adid=A-B", IPHONE)
+    assert b"adid=A-B" in record_of(app, value_format="adtekio").value
+
+
+@pytest.mark.parametrize(
     ("address", "network"),
     [
         ("203.0.113.42", "203.0.113.0"),
