@@ -3,7 +3,7 @@
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test setup check variables dotenv requirements
+.PHONY: run test setup check variables schemas dotenv requirements
 .DEFAULT_GOAL := run
 
 run: $(READY)
@@ -26,6 +26,10 @@ $(READY): bin/setup pyproject.toml requirements.txt requirements/dev.txt
 # Writes app.json, .env.example and docs/configuration.md from the settings classes.
 variables: $(READY)
 	@$(BIN)/python bin/variables
+
+# Writes docs/schemas/ from the types of the Kafka values.
+schemas: $(READY)
+	@$(BIN)/python bin/schemas
 
 # Writes .env from app.json, with secrets made up; the old one stays as .env.bak.
 dotenv: $(READY)

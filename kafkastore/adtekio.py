@@ -1,6 +1,6 @@
 """The text value of the original pipeline, `<path> <meta> <params>`, byte for byte: VALUE_FORMAT=adtekio.
 
-    /t/click bot_name&country=DE&device=smartphone&device_name=iPhone&ip=3405803776&klag=0&platform=ios&ts=1769860800 ad
+    /t/click bot_name&country=DE&device=smartphone&device_name=iPhone&ip=1&klag=0&platform=ios&ts=1769860800 …
 
 Meta's keys are sorted; null is a bare key. `ip` is the address as an integer, `klag` and `ts` are seconds. The params
 are the line's own, except for a visitor who wishes not to be tracked: of those nothing that identifies is left.

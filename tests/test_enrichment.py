@@ -1,12 +1,15 @@
 """Event → Record: the values consumers rely on, as published in one complete example a type."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from collector.event import Event, encode_params
 from geoip.place import NOWHERE, Place
@@ -18,6 +21,11 @@ EXAMPLES = [
     json.loads(line)
     for line in (Path(__file__).parent / "data" / "events.jsonl").read_text("utf-8").splitlines()
 ]
+ROOT = Path(__file__).parent.parent
+VALIDATORS = {
+    path.stem: Draft202012Validator(json.loads(path.read_text("utf-8")))
+    for path in (ROOT / "docs" / "schemas").glob("*.json")
+}
 BATCH = Source("00000000-0000-4000-8000-000000000000", 7)
 IPHONE = b"Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) Version/18.1 Mobile/15E148 Safari/604.1"
 
@@ -28,12 +36,32 @@ def berlin(address):
 
 
 def record_of(line, now_ms=1769860800160, place_of=lambda _address: NOWHERE, **policy):
+    """Give the record; every value in these tests is as its published schema says."""
     event = line if isinstance(line, Event) else Event.decode(line, TOPICS)
-    return enrich(event, BATCH, now_ms=now_ms, place_of=place_of, policy=Policy(**policy))
+    record = enrich(event, BATCH, now_ms=now_ms, place_of=place_of, policy=Policy(**policy))
+    if record and dict(record.headers)["content-type"] == b"application/json":
+        value = json.loads(record.value)
+        VALIDATORS[value["event_type"]].validate(value)
+    return record
 
 
 def value_of(line, **how):
     return json.loads(record_of(line, **how).value)
+
+
+def test_the_published_schemas_are_those_of_the_code():
+    subprocess.run([sys.executable, ROOT / "bin" / "schemas", "--check"], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("name", VALIDATORS)
+def test_a_schema_only_ever_grows(name):
+    """What was released (a copy, made at a release) still holds: every key is there, and no type got wider."""
+    released = json.loads((ROOT / "tests" / "data" / "schemas" / f"{name}.json").read_text("utf-8"))
+    now = VALIDATORS[name].schema
+    assert set(released["required"]) <= set(now["required"])
+    for field, about in released["properties"].items():
+        for aspect in ("type", "anyOf", "items", "pattern", "enum", "const", "minimum"):
+            assert now["properties"][field].get(aspect) == about.get(aspect), (field, aspect)
 
 
 def click_with(user_agent=IPHONE, ip="203.0.113.42", **params):
