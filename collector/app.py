@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+import aiohttp
 import uuid_utils
 from aiohttp import hdrs
 from redis.asyncio import Redis
@@ -16,6 +17,7 @@ from collector.client_address import ClientAddress, client_address
 from collector.event import Event
 from collector.journal import JournalFullError, Space
 from collector.metrics import samples_of
+from collector.proxy import open_proxy
 from collector.queue import open_redis, queue_keys
 from collector.settings import CollectorSettings
 from collector.shipment import QueueEnd
@@ -52,6 +54,8 @@ class Collector:
     redises_away: Callable[[], Awaitable[tuple[int, ...]]]
     """Gives the numbers, from 1, of the Redis that do not answer."""
     address_of: ClientAddress
+    http: aiohttp.ClientSession
+    """Fetches what links in proxy mode show."""
     own_headers: Mapping[str, str]
     """What every answer carries."""
     board: Board
@@ -150,6 +154,7 @@ async def open_collector(
             shipper=shipper,
             redises_away=at_most_once_a_second(lambda: _away(redises)),
             address_of=client_address(settings.trusted_proxies),
+            http=await stack.enter_async_context(open_proxy(private_allowed=settings.proxy_private)),
             own_headers=_own_headers(settings),
             board=board,
             worker=worker,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from collector.settings import CollectorSettings
 from collector.tls import Certificates, say_nothing_of_strange_names
-from process.ports import listen, open_door  # noqa: F401
+from process.ports import listen
 
 
 @dataclass(frozen=True, slots=True)

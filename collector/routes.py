@@ -16,8 +16,10 @@ from collector import health, link_sync, site
 from collector.app import Collector, new_event_id
 from collector.click import Click, Orphan, OrphanReason, Visit
 from collector.event import decode_query
+from collector.mount import Mount
 from collector.plain_http import CHALLENGES, challenge_response
 from collector.platform import platform_hint, platform_of
+from collector.proxy import proxied
 from collector.referer import kept_referer
 from collector.signals import signals_of
 from collector.target import target_of
@@ -26,23 +28,42 @@ from process.protocol import WHY, RefusedError
 
 _LINK_ID: Final = re.compile(r"[0-9]{1,18}")
 
+_BY_ID: Final = 307
+_BY_SLUG: Final = 302
 
-async def click(collector: Collector, request: web.BaseRequest, link_id: str) -> web.Response:
+
+async def click(collector: Collector, request: web.BaseRequest, link_id: str) -> web.StreamResponse:
     """Send the visitor of `/click/{id}/go` to the link's target."""
     link = collector.links.by_id(int(link_id)) if _LINK_ID.fullmatch(link_id) else None
-    return await _follow(collector, request, link, found=307)
+    return await _follow(collector, request, link, found=_BY_ID)
 
 
-async def slug(collector: Collector, request: web.BaseRequest, name: str) -> web.Response:
+async def slug(collector: Collector, request: web.BaseRequest, name: str) -> web.StreamResponse:
     """Send the visitor of `/{slug}` to the link's target."""
-    if name in RESERVED_SLUGS or name.startswith("apple-"):
+    if _is_reserved(name):
         return _no_such_path()
-    return await _follow(collector, request, collector.links.by_slug(name), found=302)
+    return await _follow(collector, request, collector.links.by_slug(name), found=_BY_SLUG)
+
+
+async def below_slug(
+    collector: Collector, request: web.BaseRequest, name: str, rest: str
+) -> web.StreamResponse:
+    """Fetch `/{slug}/rest` of a link in proxy mode; only the visit of `/{slug}` was a click."""
+    link = None if _is_reserved(name) else collector.links.by_slug(name)
+    if link is None or link.mode != "proxy":
+        return _no_such_path()
+    visit = _visit(collector, request)
+    if state_of(link, visit.at_ms) != "live":
+        return _no_such_path()
+    target = _target(request, link, visit, platform_of(visit.user_agent))
+    if target is None or not _can_be_fetched(target):
+        return _no_such_path()
+    return await _proxied(collector, request, Mount(f"/{name}", target), rest)
 
 
 async def _follow(
     collector: Collector, request: web.BaseRequest, link: Link | None, *, found: int
-) -> web.Response:
+) -> web.StreamResponse:
     """Answer for a link: the event is in the journal before the visitor is on the way."""
     visit = _visit(collector, request)
     if link is None:
@@ -51,10 +72,40 @@ async def _follow(
     if state != "live":
         return await _orphan(collector, request, visit, state)
     platform = platform_of(visit.user_agent)
-    hint = platform_hint(request.headers.get("Sec-CH-UA-Platform", ""))
-    target = target_of(link, visit, platform, hint) or collector.settings.not_found_url
+    target = _target(request, link, visit, platform) or collector.settings.not_found_url
     await collector.record(Click(link, visit, platform, target).event())
+    if link.mode == "proxy" and target is not None and _can_be_fetched(target):
+        mount = Mount(raw_path(request), target, takes_rest=found == _BY_SLUG)
+        return await _proxied(collector, request, mount, "")
     return _redirect(target, found, otherwise="no-target")
+
+
+def _target(request: web.BaseRequest, link: Link, visit: Visit, platform: str) -> str | None:
+    hint = platform_hint(request.headers.get("Sec-CH-UA-Platform", ""))
+    return target_of(link, visit, platform, hint)
+
+
+def _can_be_fetched(target: str) -> bool:
+    """Tell a page from an app's own scheme, to which also a link in proxy mode can only redirect."""
+    return target[:8].lower().startswith(("http://", "https://"))
+
+
+async def _proxied(
+    collector: Collector, request: web.BaseRequest, mount: Mount, rest: str
+) -> web.StreamResponse:
+    return await proxied(
+        request,
+        collector.http,
+        mount,
+        rest,
+        own_headers=collector.own_headers,
+        sent_headers={},  # whose address it is, is nothing that a foreign target is told
+        withheld={collector.settings.client_ip_header.lower()},
+    )
+
+
+def _is_reserved(name: str) -> bool:
+    return name in RESERVED_SLUGS or name.startswith("apple-")
 
 
 async def acme_challenge(collector: Collector, request: web.BaseRequest, token: str) -> web.Response:
@@ -97,6 +148,7 @@ ROUTES: Final = (
     Route("app_links", re.compile(r"/\.well-known/apple-app-site-association"), site.apple_app_links),
     Route("app_links", re.compile(r"/\.well-known/assetlinks\.json"), site.android_app_links),
     Route("slug", re.compile(r"/([A-Za-z0-9_-]{1,64})"), slug),
+    Route("proxy", re.compile(r"/([A-Za-z0-9_-]{1,64})(/.*)"), below_slug),
 )
 _NO_ROUTE: Final = "none"
 

@@ -58,7 +58,7 @@ def decorated(link: Link, target: str, facts: Facts) -> str:
     """Give the target as this visitor gets it."""
     if "{" in target:
         target = _filled(link, target, facts)
-    if link.forward_query and facts.params:
+    if link.forward_query and link.mode == "redirect" and facts.params:  # a proxy hands the whole query on
         target = _with_params(target, facts.params)
     if link.store_referrer:
         target = _with_store_referrer(link, target, facts)

@@ -6,6 +6,7 @@ from hashlib import md5
 
 import aiohttp
 import pytest
+from aiohttp import web
 from processes import SCRIPTS, healthy, running
 from redis.asyncio import Redis
 from yarl import URL
@@ -21,6 +22,11 @@ LINKS = """
 {"id": 6, "forward_query": true, "target_url": {"default": "https://web.example/?c={click_id}"}}
 {"id": 5, "expires_at": "2000-01-01T00:00:00Z", "target_url": {"default": "https://web.example/"}}
 """  # noqa: E501
+UPSTREAM = free_port()
+PROXIED = (
+    f'{{"id": 7, "slug": "page", "mode": "proxy", "forward_query": true, "target_url": '
+    f'{{"ios": "market://details?id=a.b", "default": "http://127.0.0.1:{UPSTREAM}/base?a=1"}}}}'
+)
 TOPICS = frozenset({"clicks", "orphans"})
 IPHONE = {"User-Agent": "iPhone"}
 
@@ -41,9 +47,10 @@ def base(directory, redis_server):
         "DATABASE_URL": f"sqlite:///{directory}/onward.db",
         "JOURNAL_DIR": directory / "journal",
         "TRUSTED_PROXIES": "127.0.0.0/8",
+        "PROXY_PRIVATE": 1,
         "TZ": "UTC",
     }
-    (directory / "links.jsonl").write_text(LINKS)
+    (directory / "links.jsonl").write_text(LINKS + PROXIED)
     subprocess.run(
         [SCRIPTS / "collector", "links", "import", directory / "links.jsonl"],
         env={name: str(value) for name, value in environ.items()},
@@ -274,3 +281,35 @@ async def test_a_changed_link_is_served_by_every_process_within_seconds(director
         while in_a_row < 20:
             answer = await ask(client, "/click/900/go", {**IPHONE, "Connection": "close"})
             in_a_row = in_a_row + 1 if answer.headers.get("Location") == "https://new.example/" else 0
+
+
+async def test_a_proxied_page_is_one_click_and_what_it_loads_is_none(client, redis):
+    async def page(request):
+        return web.Response(text=request.path_qs, headers={"Server": "theirs", "Location": "/base/next"})
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", page)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", UPSTREAM).start()
+    desktop = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:125.0) Gecko/20100101 Firefox/125.0"}
+    try:
+        base = str(client._base_url).rstrip("/")
+        for path, fetched in (("/page?b=2", "/base?a=1&b=2"), ("/page/x.css?v=3", "/base/x.css?a=1&v=3")):
+            async with client.get(URL(base + path, encoded=True), headers=desktop) as answer:
+                assert (answer.status, await answer.text()) == (200, fetched)
+                assert answer.headers["Server"] == "onward"
+                assert answer.headers["Location"] == "/page/next"
+        for path, status in (("/page/../x", 400), ("/one/x.css", 404), ("/api/x", 404), ("/nobody/x", 404)):
+            assert (await ask(client, path, desktop)).status == status
+        (event,) = await events(redis, 1)
+        params = decode_params(event.params)
+        assert params[b"redirect_url"].decode() == f"http://127.0.0.1:{UPSTREAM}/base?a=1"
+        by_id = await ask(client, "/click/7/go", IPHONE)
+        assert (by_id.status, by_id.headers["Location"]) == (307, "market://details?id=a.b")
+        await events(redis, 1)
+    finally:
+        await runner.cleanup()
+    gone = await ask(client, "/page", desktop)
+    assert (gone.status, gone.headers["X-Onward"]) == (502, "upstream-unreachable")
+    await events(redis, 1)

@@ -1,0 +1,245 @@
+"""One request, handed on to an upstream server, its answer streamed back: what is said end to end passes, untouched.
+
+Until the upstream's headers are there, what goes wrong raises UpstreamError, and the caller may still answer. After
+that an answer that cannot be completed is broken off (the visitor's connection is reset), never passed off as whole.
+"""
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+import aiohttp
+from aiohttp import hdrs, web
+from multidict import CIMultiDict
+from yarl import URL
+
+from collector.upstream import Headers, UpstreamError, end_to_end, request_headers
+from process.protocol import LONGEST_HEADER_BYTES, LONGEST_LINE_BYTES, MOST_HEADERS
+
+Rewrite = Callable[[int, Headers], CIMultiDict[str]]
+"""From the upstream's status and end-to-end headers to those the visitor gets."""
+
+MOST_CONNECTIONS: Final = 100
+"""To all upstreams, per process. Each holds at most 128 KiB read and 64 KiB not yet written: some 20 MB."""
+
+MOST_CONNECTIONS_PER_HOST: Final = 50
+"""So that one slow upstream leaves room for the others."""
+
+KEPT_IDLE_SECONDS: Final = 4.0
+"""Below what servers keep (Node, uvicorn and Apache 5 s): they seldom close just as we send."""
+
+_READ_BYTES: Final = 64 * 1024
+"""aiohttp reads up to twice this ahead of the visitor."""
+
+_LOOK_SECONDS: Final = 1.0
+"""Between looks whether the visitor is still there: a server learns of it only when it writes."""
+
+_SAID_BY_AIOHTTP: Final = (hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE, hdrs.USER_AGENT)
+"""What its client adds where a request has none: the visitor did not say it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one relayed request may cost."""
+
+    connect_seconds: float = 5.0
+    """To find the address, to wait for one of our connections, to connect, TLS included."""
+    answer_seconds: float = 25.0
+    """From the request's beginning, or the last of its body, to the answer's headers (Heroku's router waits 30)."""
+    silence_seconds: float = 50.0
+    """From one part of the answer to the next, read and written: for a slow upstream and a slow visitor alike."""
+    whole_seconds: float = 600.0
+    answer_bytes: int = 256 * 1024**2
+    request_bytes: int = 16 * 1024**2
+
+
+class _BodyTooLargeError(Exception):
+    """The visitor sends more than is taken."""
+
+
+class _HungUpError(aiohttp.ClientError):
+    """The upstream closed the connection in place of an answer."""
+
+
+_Send = Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
+
+
+@asynccontextmanager
+async def open_upstreams(
+    socket_factory: aiohttp.SocketFactoryType | None = None,
+) -> AsyncIterator[aiohttp.ClientSession]:
+    """Open the connections to upstreams: no cookies, no proxies of the environment, nothing asked twice."""
+    connector = aiohttp.TCPConnector(
+        limit=MOST_CONNECTIONS,
+        limit_per_host=MOST_CONNECTIONS_PER_HOST,
+        keepalive_timeout=KEPT_IDLE_SECONDS,
+        socket_factory=socket_factory,
+    )
+    async with aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+        auto_decompress=False,
+        skip_auto_headers=_SAID_BY_AIOHTTP,
+        read_bufsize=_READ_BYTES,
+        max_line_size=LONGEST_LINE_BYTES,
+        max_field_size=LONGEST_HEADER_BYTES,
+        max_headers=MOST_HEADERS,
+        middlewares=(_once,),
+    ) as http:
+        yield http
+
+
+async def relay(
+    request: web.BaseRequest,
+    http: aiohttp.ClientSession,
+    url: URL,
+    *,
+    own_headers: Mapping[str, str],
+    sent_headers: Mapping[str, str],
+    withheld: Collection[str] = (),
+    rewrite: Rewrite = lambda _status, headers: CIMultiDict(headers),
+    bounds: Bounds = Bounds(),
+) -> web.StreamResponse:
+    """Answer `request` with what the upstream says at `url`, which is sent as it is (yarl: `encoded=True`).
+
+    `own_headers` are put over the answer's, `sent_headers` (X-Forwarded-…) over the request's; of the visitor's
+    headers those in `withheld` (lower case) do not leave the house. Raises UpstreamError.
+    """
+    headers = request_headers(request.headers, sent_headers, withheld)
+    if (request.content_length or 0) > bounds.request_bytes:
+        raise UpstreamError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-large")
+    response: web.StreamResponse | None = None
+    whole = False
+    try:
+        async with (
+            _patience(request, bounds) as wait_for,
+            http.request(
+                request.method,
+                url,
+                headers=headers,
+                data=_body(request, wait_for, bounds) if request.body_exists else None,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=None, connect=bounds.connect_seconds),
+            ) as upstream,
+        ):
+            response = _begun(upstream, own_headers, rewrite, bounds)
+            await response.prepare(request)
+            await _pour(upstream, response, wait_for, bounds)
+            whole = True
+    except (TimeoutError, aiohttp.ClientError, ConnectionError) as error:
+        if response is None:
+            raise UpstreamError(*_reason(error)) from error
+    finally:
+        if response is not None and not whole:
+            _break_off(request)
+    return response
+
+
+def _begun(
+    upstream: aiohttp.ClientResponse, own_headers: Mapping[str, str], rewrite: Rewrite, bounds: Bounds
+) -> web.StreamResponse:
+    """Give the answer's beginning, with every header it will have."""
+    if upstream.status < HTTPStatus.OK:  # a protocol nobody asked for
+        raise UpstreamError(HTTPStatus.BAD_GATEWAY, "upstream-malformed")
+    if upstream.method != hdrs.METH_HEAD and (upstream.content_length or 0) > bounds.answer_bytes:
+        raise UpstreamError(HTTPStatus.BAD_GATEWAY, "answer-too-large")
+    headers = rewrite(upstream.status, end_to_end(upstream.headers))
+    headers.update(own_headers)
+    return web.StreamResponse(status=upstream.status, reason=upstream.reason, headers=headers)
+
+
+async def _pour(
+    upstream: aiohttp.ClientResponse,
+    response: web.StreamResponse,
+    wait_for: Callable[[float], None],
+    bounds: Bounds,
+) -> None:
+    """Hand the body through as fast as the slower of the two is."""
+    size = 0
+    wait_for(bounds.silence_seconds)
+    async for part in upstream.content.iter_any():
+        size += len(part)
+        if size > bounds.answer_bytes:
+            raise aiohttp.ClientPayloadError("the answer is too large")
+        await response.write(part)
+        wait_for(bounds.silence_seconds)
+    await response.write_eof()
+
+
+async def _body(
+    request: web.BaseRequest, wait_for: Callable[[float], None], bounds: Bounds
+) -> AsyncIterator[bytes]:
+    """Give the visitor's body; one that waits to be asked for it is asked."""
+    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue" and request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    size = 0
+    async for part in request.content.iter_any():
+        size += len(part)
+        if size > bounds.request_bytes:
+            raise _BodyTooLargeError
+        wait_for(bounds.answer_seconds)
+        yield part
+
+
+@asynccontextmanager
+async def _patience(request: web.BaseRequest, bounds: Bounds) -> AsyncIterator[Callable[[float], None]]:
+    """Raise TimeoutError at the deadline that the given function moves, or when the visitor has left."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + bounds.whole_seconds
+    async with asyncio.timeout(bounds.answer_seconds) as deadline:
+        timer: asyncio.TimerHandle
+
+        def wait_for(seconds: float) -> None:
+            if not deadline.expired():
+                deadline.reschedule(min(loop.time() + seconds, end))
+
+        def look() -> None:
+            nonlocal timer
+            if request.transport is None or request.transport.is_closing():
+                wait_for(0)
+            else:
+                timer = loop.call_later(_LOOK_SECONDS, look)
+
+        timer = loop.call_later(_LOOK_SECONDS, look)
+        try:
+            yield wait_for
+        finally:
+            timer.cancel()
+
+
+async def _once(request: aiohttp.ClientRequest, send: _Send) -> aiohttp.ClientResponse:
+    """Keep aiohttp from asking a second time when an upstream hangs up: it may have acted on the first."""
+    try:
+        return await send(request)
+    except aiohttp.ClientConnectorError:
+        raise  # never sent, never repeated
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _HungUpError from error
+
+
+def _reason(error: Exception) -> tuple[int, str]:
+    """Say in a status and a word why there is no answer."""
+    if isinstance(error.__cause__, _BodyTooLargeError):
+        return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-large"
+    if isinstance(error, TimeoutError):
+        return HTTPStatus.GATEWAY_TIMEOUT, "upstream-too-slow"
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL):
+        return HTTPStatus.BAD_GATEWAY, "upstream-unreachable"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return HTTPStatus.BAD_GATEWAY, "upstream-malformed"
+    return HTTPStatus.BAD_GATEWAY, "upstream-hung-up"
+
+
+def _break_off(request: web.BaseRequest) -> None:
+    """Reset the visitor's connection: a plain close would look like the end of a body without a length."""
+    transport = request.transport
+    if transport is not None:
+        client: socket.socket = transport.get_extra_info("socket")
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
