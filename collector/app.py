@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 
 import aiohttp
 import uuid_utils
-from aiohttp import hdrs
+from aiohttp import hdrs, web
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from collector.client_address import ClientAddress, client_address
+from collector.client_address import ClientAddress, client_address, peers_trusted
 from collector.event import Event
+from collector.host import Trusts, peer_of
 from collector.journal import JournalFullError, Space
 from collector.metrics import samples_of
 from collector.proxy import open_proxy
@@ -54,6 +55,8 @@ class Collector:
     redises_away: Callable[[], Awaitable[tuple[int, ...]]]
     """Gives the numbers, from 1, of the Redis that do not answer."""
     address_of: ClientAddress
+    trusts: Trusts
+    """Whether a peer is a proxy of the operator's."""
     http: aiohttp.ClientSession
     """Fetches what links in proxy mode show."""
     own_headers: Mapping[str, str]
@@ -86,6 +89,11 @@ class Collector:
         else:
             self.recorded[event.topic] += 1
             await lane.safe()
+
+    def client_of(self, request: web.BaseRequest) -> str:
+        """Give the address of the visitor, whatever proxies of ours are between."""
+        forwarded = request.headers.getall(self.settings.client_ip_header, ())
+        return self.address_of(peer_of(request), forwarded)
 
     def journal_refuses(self) -> bool:
         """Tell whether an event could not be written down now; the disk is asked at most once a second."""
@@ -154,6 +162,7 @@ async def open_collector(
             shipper=shipper,
             redises_away=at_most_once_a_second(lambda: _away(redises)),
             address_of=client_address(settings.trusted_proxies),
+            trusts=peers_trusted(settings.trusted_proxies),
             http=await stack.enter_async_context(open_proxy(private_allowed=settings.proxy_private)),
             own_headers=_own_headers(settings),
             board=board,

@@ -26,6 +26,19 @@ def client_address(trusted_proxies: str) -> ClientAddress:
     return _by_networks([ip_network(entry.strip()) for entry in trusted_proxies.split(",") if entry.strip()])
 
 
+def peers_trusted(trusted_proxies: str) -> Callable[[str | None], bool]:
+    """Give the function that tells whether a peer is a trusted proxy; with a hop count every peer is one."""
+    if not trusted_proxies or trusted_proxies.isdecimal():
+        return lambda _peer: trusted_proxies not in ("", "0")
+    networks = [ip_network(entry.strip()) for entry in trusted_proxies.split(",") if entry.strip()]
+
+    def trusted(peer: str | None) -> bool:
+        address = _address(peer or "")
+        return address is not None and any(address in network for network in networks)
+
+    return trusted
+
+
 def _by_hops(hops: int) -> ClientAddress:
     """The n-th entry from the right was written by the outermost of n trusted proxies."""
 

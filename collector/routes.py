@@ -12,10 +12,11 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from collector import health, link_sync, site
+from collector import health, link_sync, site, tracker
 from collector.app import Collector, new_event_id
 from collector.click import Click, Orphan, OrphanReason, Visit
 from collector.event import decode_query
+from collector.host import host_of
 from collector.mount import Mount
 from collector.plain_http import CHALLENGES, challenge_response
 from collector.platform import platform_hint, platform_of
@@ -23,6 +24,7 @@ from collector.proxy import proxied
 from collector.referer import kept_referer
 from collector.signals import signals_of
 from collector.target import target_of
+from collector.tracker import topic_of_host
 from links.link import RESERVED_SLUGS, Link, state_of
 from process.protocol import WHY, RefusedError
 
@@ -134,15 +136,29 @@ class Route:
         return ", ".join((*self.methods, hdrs.METH_OPTIONS))
 
 
-ROUTES: Final = (
+_TRACKING: Final = (hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_POST)
+
+OPERATING: Final = (
     Route("acme", re.compile(re.escape(CHALLENGES) + r"(.*)"), acme_challenge),
     Route("check", re.compile(r"/check"), health.check),
     Route("healthz", re.compile(r"/healthz"), health.healthz),
     Route("readyz", re.compile(r"/readyz"), health.readyz),
     Route("metrics", re.compile(r"/metrics"), health.metrics),
+)
+"""What operators and authorities ask, of whatever host."""
+
+ON_A_TOPICS_HOST: Final = (
+    Route("robots", re.compile(r"/robots\.txt"), site.robots),
+    Route("favicon", re.compile(r"/favicon\.ico|/apple-[^/]*\.png"), site.favicon),
+    Route("inapp", re.compile(r"(.*)"), tracker.track, _TRACKING),
+)
+"""On a host whose first label is in INAPP_TOPICS."""
+
+ON_EVERY_OTHER_HOST: Final = (
     Route("click", re.compile(r"/click/([^/]*)/go"), click),
     Route("sync", re.compile(r"/api/[^/]+/create"), link_sync.create, _POSTING),
     Route("sync", re.compile(r"/api/[^/]+/delete"), link_sync.delete, _POSTING),
+    Route("inapp", re.compile(r"(/t/.+)"), tracker.track, _TRACKING),
     Route("robots", re.compile(r"/robots\.txt"), site.robots),
     Route("favicon", re.compile(r"/favicon\.ico|/apple-[^/]*\.png"), site.favicon),
     Route("app_links", re.compile(r"/\.well-known/apple-app-site-association"), site.apple_app_links),
@@ -156,7 +172,8 @@ _NO_ROUTE: Final = "none"
 async def answer(collector: Collector, request: web.BaseRequest) -> web.StreamResponse:
     """Answer one request by the first route that matches its raw path."""
     began = time.perf_counter()
-    route, arguments = _route(raw_path(request))
+    host = host_of(request, collector.trusts)
+    route, arguments = _route(raw_path(request), topic_of_host(host, collector.settings.inapp_topics))
     try:
         response = await _answer(collector, request, route, arguments)
     except RefusedError as error:
@@ -170,8 +187,8 @@ async def answer(collector: Collector, request: web.BaseRequest) -> web.StreamRe
     return response
 
 
-def _route(path: str) -> tuple[Route | None, tuple[str, ...]]:
-    for route in ROUTES:
+def _route(path: str, topic: str | None) -> tuple[Route | None, tuple[str, ...]]:
+    for route in (*OPERATING, *(ON_A_TOPICS_HOST if topic else ON_EVERY_OTHER_HOST)):
         match = route.path.fullmatch(path)
         if match is not None:
             return route, match.groups()
@@ -185,9 +202,11 @@ async def _answer(
         response = _no_such_path()
     elif request.method == hdrs.METH_OPTIONS:
         response = web.Response(status=204, headers={hdrs.ALLOW: route.allow})
+        if route.handler is tracker.track:
+            response.headers.update(tracker.cross_origin_headers(request, collector.settings.cors_origins))
     elif request.method not in route.methods:
         response = web.Response(status=405, headers={hdrs.ALLOW: route.allow, WHY: "method-not-allowed"})
-    elif request.body_exists and route.methods is _READING:
+    elif request.body_exists and request.method != hdrs.METH_POST:
         response = web.Response(status=413, headers={WHY: "no-body-wanted"})
     else:
         return await route.handler(collector, request, *arguments)
@@ -207,11 +226,10 @@ def raw_path(request: web.BaseRequest) -> str:
 def _visit(collector: Collector, request: web.BaseRequest) -> Visit:
     settings = collector.settings
     headers = request.headers
-    peer = request.transport.get_extra_info("peername") if request.transport else None
     return Visit(
         event_id=new_event_id(),
         at_ms=time.time_ns() // 1_000_000,
-        ip=collector.address_of(peer[0] if peer else None, headers.getall(settings.client_ip_header, ())),
+        ip=collector.client_of(request),
         user_agent=headers.get(hdrs.USER_AGENT, "").encode("utf-8", "surrogateescape"),
         params=decode_query(request.raw_path.partition("?")[2].encode("utf-8", "surrogateescape")),
         referer=kept_referer(headers.get(hdrs.REFERER), settings.referer),

@@ -1,6 +1,7 @@
 """The collector's variables: their defaults and their meaning, in one place."""
 
 import json
+import re
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Self
@@ -10,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_va
 from collector.client_address import client_address
 from collector.lane import Durability
 from collector.referer import RefererPrivacy
+from collector.topics import InAppSettings
 from process.settings import MetricsSettings, RedisSettings, Settings
 
 
@@ -38,11 +40,24 @@ def _json(value: str) -> str:
     return value
 
 
+def _origins(value: str) -> tuple[str, ...]:
+    origins = tuple(origin.strip().lower() for origin in value.split(",") if origin.strip())
+    for origin in origins:
+        if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin):
+            raise ValueError(
+                f"`{origin}` is no origin: a scheme, a host, perhaps a port, no slash at the end"
+            )
+    return origins
+
+
+_Origins = Annotated[
+    tuple[str, ...], BeforeValidator(lambda value: _origins(value) if isinstance(value, str) else value)
+]
 _Lower = BeforeValidator(str.lower)
 _Url = Annotated[str, AfterValidator(_redirect_target)]
 
 
-class CollectorSettings(Settings, MetricsSettings, RedisSettings):
+class CollectorSettings(Settings, MetricsSettings, RedisSettings, InAppSettings):
     """What `collector serve` reads from the environment."""
 
     port: int = Field(
@@ -116,6 +131,9 @@ class CollectorSettings(Settings, MetricsSettings, RedisSettings):
     )
     proxy_private: bool = Field(
         default=False, description="1 lets links in proxy mode fetch from private and loopback addresses"
+    )
+    cors_origins: _Origins = Field(
+        (), description="origins whose pages may send in-app events (https://www.example.com,…), or *"
     )
     app_links_apple: Annotated[str, AfterValidator(_json)] = Field(
         '{"applinks":{"apps":[],"details":[]}}', description="JSON of /.well-known/apple-app-site-association"

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from collector.app import Collector
 
-_GIF: Final = bytes.fromhex(
+GIF: Final = bytes.fromhex(
     "47494638396101000100800100000000ffffff21f90401000001002c00000000010001000002024c01003b"
 )
 
@@ -18,7 +18,7 @@ async def robots(_collector: Collector, _request: web.BaseRequest) -> web.Respon
 
 async def favicon(_collector: Collector, _request: web.BaseRequest) -> web.Response:
     """Give the smallest picture there is."""
-    return web.Response(body=_GIF, content_type="image/gif")
+    return web.Response(body=GIF, content_type="image/gif")
 
 
 async def apple_app_links(collector: Collector, _request: web.BaseRequest) -> web.Response:

@@ -1,0 +1,30 @@
+"""Which host a visitor asked for: the Host header's, or what a proxy that we trust says it was."""
+
+from collections.abc import Callable
+
+from aiohttp import hdrs, web
+
+Trusts = Callable[[str | None], bool]
+"""Whether the operator trusts a peer with an address."""
+
+
+def host_of(request: web.BaseRequest, trusts: Trusts) -> str:
+    """Give the host, lower case, without its port; "" if none was named."""
+    headers = request.headers
+    forwarded = headers.get("X-Forwarded-Host")
+    named = forwarded if forwarded and trusts(peer_of(request)) else headers.get(hdrs.HOST, "")
+    return bare_host(named)
+
+
+def bare_host(named: str) -> str:
+    """Give a host without port, brackets and case: `[::1]:80` → `::1`."""
+    named = named.partition(",")[0].strip().lower()
+    if named.startswith("["):
+        return named[1:].partition("]")[0]
+    return named.partition(":")[0].rstrip(".")
+
+
+def peer_of(request: web.BaseRequest) -> str | None:
+    """Give the address of the other end of the connection."""
+    peer = request.transport.get_extra_info("peername") if request.transport else None
+    return peer[0] if peer else None
