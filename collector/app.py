@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -17,6 +17,7 @@ from collector.client_address import ClientAddress, client_address, peers_truste
 from collector.event import Event
 from collector.host import Trusts, peer_of
 from collector.journal import JournalFullError, Space
+from collector.lane import Lane
 from collector.metrics import samples_of
 from collector.proxy import open_proxy
 from collector.queue import open_redis, queue_keys
@@ -89,6 +90,11 @@ class Collector:
         else:
             self.recorded[event.topic] += 1
             await lane.safe()
+
+    def lanes(self) -> Iterator[tuple[int, str, Lane]]:
+        """Give every lane with the number of its Redis, from 1, and the name of its queue."""
+        for index, lane in enumerate(self.shipper.lanes):
+            yield index // self.settings.queues + 1, lane.queue, lane
 
     def client_of(self, request: web.BaseRequest) -> str:
         """Give the address of the visitor, whatever proxies of ours are between."""

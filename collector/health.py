@@ -54,11 +54,11 @@ async def readiness(collector: Collector) -> Readiness:
     }
     trouble = collector.links.trouble
     away = await collector.redises_away()
-    degraded = {
-        f"Redis {', '.join(map(str, away))} of {len(collector.settings.redis_urls)} away": bool(away),
-        f"the database of links is {trouble}": trouble is not None,
-    }
-    return Readiness(
-        tuple(reason for reason, holds in against.items() if holds),
-        tuple(reason for reason, holds in degraded.items() if holds),
-    )
+    redises = len(collector.settings.redis_urls)
+    degraded = [f"Redis {number} of {redises} away" for number in away]
+    for number, queue, lane in collector.lanes():
+        if number not in away and lane.trouble is not None:
+            degraded.append(f"Redis {number} of {redises} {lane.trouble} ({queue})")
+    if trouble is not None:
+        degraded.append(f"the database of links is {trouble}")
+    return Readiness(tuple(reason for reason, holds in against.items() if holds), tuple(degraded))

@@ -8,7 +8,7 @@ import asyncio
 import time
 from typing import Final, Literal
 
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
 from collector.breaker import Breaker
 from collector.group_sync import GroupSync
@@ -47,8 +47,11 @@ class Lane:
         longest_open_seconds: float,
     ) -> None:
         self.journal = journal
+        self.queue = end.keys.list
         self.shipment = Shipment(journal, end)
         self.breaker = Breaker(longest_open_seconds)
+        self.trouble: str | None = None
+        """Why Redis takes no events at present."""
         self._space = space
         self._keep_seconds = keep_seconds
         self._durability = durability
@@ -103,6 +106,7 @@ class Lane:
             if self.breaker.failing:
                 log.warning("shipping_goes_on", journal=self.journal.id)
             self.breaker.succeeded()
+            self.trouble = None
             await self._until_appended()
 
     async def finish(self) -> None:
@@ -118,6 +122,7 @@ class Lane:
         if not self.breaker.failing:
             why = str(error) or type(error).__name__
             log.warning("shipping_waits", journal=self.journal.id, why=why)
+        self.trouble = _trouble(error)
         await asyncio.sleep(self.breaker.failed())
 
     async def _until_appended(self) -> None:
@@ -152,3 +157,12 @@ class Lane:
         if self.journal.forgettable(self.shipment.position or 0, older_than=old):
             durable = await self.shipment.durable()
             self.journal.forget(self.journal.forgettable(durable, older_than=old))
+
+
+def _trouble(error: Exception) -> str:
+    """Say in a few words of ours why Redis took nothing: for whoever asks, so without its own words."""
+    if isinstance(error, OutOfMemoryError):
+        return "is full"
+    if isinstance(error, ReadOnlyError):
+        return "is read-only"
+    return "refuses events" if isinstance(error, ResponseError) else "away"

@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 from processes import healthy, running
 from prometheus_client.parser import text_string_to_metric_families
+from redis.asyncio import Redis
 from test_links import family
 
 from embedded.ports import free_port
@@ -89,6 +90,29 @@ async def test_a_redis_that_goes_and_comes_back_is_told_in_time_and_costs_no_vis
             await until_ready(port, READY, 5)
 
 
+async def test_a_redis_that_takes_no_events_is_told_with_the_reason(tmp_path, redis_binary):
+    with running_redis(tmp_path / "redis", binary=redis_binary) as server:
+        environ = environ_of(tmp_path, server.url)
+        with collector(tmp_path, environ):
+            port = environ["PORT"]
+            await until_ready(port, READY, 5)
+            async with Redis.from_url(server.url) as redis:
+                for setting, full, free, why in (
+                    ("maxmemory", "1mb", "0", "is full"),
+                    ("min-replicas-to-write", "1", "0", "refuses events"),
+                ):
+                    await redis.config_set(setting, full)
+                    assert (await ask(port, "/click/1/go"))[0] == 404
+                    await until_ready(port, (200, "degraded", [f"Redis 1 of 1 {why} (click_queue)"]), 2)
+                    await redis.config_set(setting, free)
+                    await until_ready(port, READY, 5)
+                await redis.replicaof("127.0.0.1", 1)
+                assert (await ask(port, "/click/1/go"))[0] == 404
+                await until_ready(port, (200, "degraded", ["Redis 1 of 1 is read-only (click_queue)"]), 2)
+                await redis.replicaof("NO", "ONE")
+                await until_ready(port, READY, 5)
+
+
 async def test_a_database_that_hangs_is_told_in_time(tmp_path, redis_server, redis, open_directory):
     folder = open_directory / "health"
     with running_postgres(folder, port=free_port()) as url:
@@ -150,7 +174,7 @@ async def test_metrics_count_for_all_processes_on_their_own_port_only(tmp_path, 
     with collector(tmp_path, environ):
         for _ in range(30):  # each on a connection of its own, so that every process gets some
             assert (await ask(environ["PORT"], "/click/1/go"))[0] == 404
-        await ask(environ["PORT"], f"/{'nonsense/' * 20}")
+        await ask(environ["PORT"], "/no.such/path")
         await ask(environ["PORT"], "/robots.txt", "DELETE")
         assert (await ask(environ["PORT"], "/metrics"))[0] == 404
         clicks = ("onward_requests_total", (("route", "click"), ("status", "404")))
