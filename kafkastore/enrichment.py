@@ -84,6 +84,8 @@ class Policy:
     honor_gpc: bool = True
     honor_dnt: bool = False
     value_format: ValueFormat = "json"
+    visitor_key: Callable[[int], bytes] | None = None
+    """Gives the key of visitor ids for an event's Unix time; None: they are plain hashes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,9 +212,12 @@ def _whereabouts(
     if address == "0.0.0.0":  # noqa: S104 (so the collector says that nobody knows)
         address = None
     keys_are_kept = policy.ip_privacy != "none"  # who tries all addresses turns a key made of one back
+    key = policy.visitor_key(event.at) if policy.visitor_key else None
     place = place_of(address) if address and "anonymous_ip" not in signals else NOWHERE
     return {
-        "visitor_id": visitor_id(address, event.user_agent, event.at) if address and keys_are_kept else None,
+        "visitor_id": visitor_id(address, event.user_agent, event.at, key)
+        if address and keys_are_kept
+        else None,
         "ip": _kept_address(address, policy) if address else None,
         "country": place.country,
         "region": place.region,

@@ -1,5 +1,6 @@
 """Who a visitor is to those who count, and how much of an address they see."""
 
+import hmac
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -23,9 +24,10 @@ def address_of(text: str) -> str | None:
     return str(address)
 
 
-def visitor_id(address: str, user_agent: bytes, seconds: int) -> str:
-    """Give the SHA-256 hex of `IP|User-Agent|YYYY-MM-DD`: the same person on the same UTC day."""
-    return sha256(b"%b|%b|%b" % (address.encode(), user_agent, _day(seconds // 86_400))).hexdigest()
+def visitor_id(address: str, user_agent: bytes, seconds: int, key: bytes | None = None) -> str:
+    """Give the SHA-256 hex of `IP|User-Agent|YYYY-MM-DD`, or its HMAC: the same person on the same UTC day."""
+    who = b"%b|%b|%b" % (address.encode(), user_agent, _day(seconds // 86_400))
+    return (sha256(who) if key is None else hmac.new(key, who, sha256)).hexdigest()
 
 
 def masked(address: str) -> str:

@@ -1,8 +1,10 @@
 """Event → Record: the values consumers rely on, as published in one complete example a type."""
 
+import hmac
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from collector.event import Event, encode_params
 from geoip.place import NOWHERE, Place
 from kafkastore.enrichment import Policy, Source, enrich, lookup_keys
 from kafkastore.visitor import address_of, masked, visitor_id
+from kafkastore.visitor_keys import DailyKeys
 
 TOPICS = frozenset({"clicks", "referrals", "orphans", "inapp"})
 EXAMPLES = [
@@ -153,6 +156,30 @@ def test_the_visitor_id_is_the_published_one():
     assert visitor_id("203.0.113.42", agent, 1769860800) == expected
     assert visitor_id("203.0.113.42", agent, 1769903999) == expected, "the same UTC day"
     assert visitor_id("203.0.113.42", agent, 1769904000) != expected
+    line = b"203.0.113.42|Mozilla/5.0 (X11; Linux x86_64; rv:125.0) Gecko/20100101 Firefox/125.0|2026-01-31"
+    keyed = hmac.new(b"s3cret", line, "sha256").hexdigest()
+    assert visitor_id("203.0.113.42", agent, 1769860800, b"s3cret") == keyed
+    event = click_with(agent)
+    assert value_of(event)["visitor_id"] == expected
+    assert value_of(event, visitor_key=lambda _seconds: b"s3cret")["visitor_id"] == keyed
+
+
+async def test_daily_keys_are_shared_by_all_kafkastores_and_gone_after_two_days(redis, monkeypatch):
+    one, other = DailyKeys(redis), DailyKeys(redis)
+    today = int(time.time())
+    yesterday, long_ago, never = today - 86_400, today - 100 * 86_400, 9_999_999_999
+    for keys in (one, other):
+        await keys.fetch([today, today + 1, yesterday, long_ago, never])
+    assert one.of(today) == other.of(today) != one.of(yesterday) == other.of(yesterday)
+    assert one.of(long_ago) == one.of(never) != other.of(never), "what is made up gets no key in Redis"
+    names = await redis.keys("{click_queue}:visitor_key:*")
+    assert len(names) == len({second // 86_400 for second in (today, today + 1, yesterday)})
+    assert {0 < await redis.ttl(name) <= 48 * 3600 for name in names} == {True}
+    before = one.of(today)
+    await redis.delete(*names)
+    monkeypatch.setattr(time, "time", lambda: today + 48 * 3600 + 10)
+    await one.fetch([today])
+    assert one.of(today) != before, "an event later than its key gets another one"
 
 
 def test_the_lookup_keys_of_an_install_are_the_published_ones():
