@@ -1,8 +1,9 @@
-"""`geoip lookup`: where an address is, by hand, from the table the pipeline would ask."""
+"""`geoip lookup`: where an address is, by hand, from the table the pipeline would ask; `geoip update`: a new one."""
 
 import json
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -13,10 +14,16 @@ from rich.table import Table
 
 from geoip.database import Database, DatabaseError, open_database
 from geoip.place import Place
+from geoip.progress import shown
+from geoip.settings import GeoipSettings
+from geoip.source import Source, UpdateError, source_of
+from geoip.update import update
+from process.run import FAILED, WRONG_USE, run, settings_or_exit
+from process.settings import SettingsError
 
-FAILED, WRONG_USE = 1, 2
-
-app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+)
 
 
 def main() -> None:
@@ -54,6 +61,45 @@ def lookup(
             typer.echo(json.dumps(_as_json(address, place, database), ensure_ascii=False))
     else:
         _print(places, database)
+
+
+@app.command("update")
+def update_command(
+    *,
+    edition: Annotated[str, typer.Option(help="One of MaxMind's editions.")] = "GeoLite2-City",
+    db: Annotated[
+        Path | None, typer.Option("--db", help="Where the table goes.  [default: GEOIP_DB]")
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(help="The .tar.gz at a mirror, {edition} in it.  [default: MAXMIND_URL, else MaxMind]"),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Fetch the release that is there already too.")
+    ] = False,
+) -> None:
+    """Fetch MaxMind's latest table with your licence key, and put it in the place of the old one."""
+    settings = settings_or_exit(GeoipSettings)
+    path = db or settings.geoip_db
+    if path is None:
+        _stop("GEOIP_DB is not set: set it to the file that the table shall be.", WRONG_USE)
+    try:
+        source = source_of(settings, edition, url)
+    except SettingsError as error:
+        _stop(str(error), WRONG_USE)
+    run(partial(_update, source, path, force=force))
+
+
+async def _update(source: Source, path: Path, *, force: bool) -> int:
+    try:
+        with shown(source.edition) as on_progress:
+            done = await update(source, path, force=force, on_progress=on_progress)
+    except UpdateError as error:
+        typer.echo(str(error), err=True)
+        return FAILED
+    news = "is in place" if done.replaced else "is the latest release already"
+    typer.echo(f"{done.table} {news}.")
+    return 0
 
 
 def _as_json(address: str, place: Place, database: Database) -> dict[str, object]:

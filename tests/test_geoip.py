@@ -1,10 +1,12 @@
 """Where an address is: as MaxMind's own reader says, from any text, from any file, under any replacement."""
 
+import asyncio
 import hashlib
 import json
 import os
 import subprocess
 import sys
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,9 +16,12 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from geoip.database import SHIPPED, Database, DatabaseError, open_database
+from geoip.fresh import keep_fresh
 from geoip.place import NOWHERE, Place
+from process.tasks import end
 
 DATA = Path(__file__).parent / "data" / "geoip"
 CITY = DATA / "GeoIP2-City-Test.mmdb"
@@ -272,6 +277,112 @@ def test_a_file_overwritten_in_place_is_taken_when_it_is_whole(table):
         file.write(content[9000:])
     assert database.reload_if_replaced()
     assert database.place_of("81.2.69.160") == LONDON
+
+
+# While a process runs.
+
+
+@asynccontextmanager
+async def kept_fresh(path):
+    """Give a table that is looked after, and what is logged of it."""
+    database = Database(path)
+    with capture_logs() as logs:
+        looking = asyncio.create_task(keep_fresh(database, look_seconds=0.01))
+        try:
+            yield database, logs
+            assert not looking.done()
+        finally:
+            await end({looking})
+
+
+async def until(condition, seconds=20):
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def events(logs):
+    return [line["event"] for line in logs]
+
+
+async def a_few_looks(database):
+    """Wait until the file has been looked at again, three times."""
+    before, looks = database.reload_if_replaced, []
+    database.reload_if_replaced = lambda: looks.append(1) or before()
+    await until(lambda: len(looks) > 3)
+    database.reload_if_replaced = before
+
+
+async def test_a_running_process_takes_a_replaced_file_and_says_so_once(table):
+    async with kept_fresh(table) as (database, logs):
+        replace(table, CITY.read_bytes())
+        await until(lambda: database.place_of("81.2.69.160") == LONDON)
+        await a_few_looks(database)
+    assert events(logs) == ["geoip_reloaded"]
+    assert logs[0]["table"] == str(database)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "why"),
+    [
+        (lambda table: replace(table, CITY.read_bytes()[:-1000]), "is damaged"),
+        (lambda table: os.truncate(table, 9000), "is damaged"),
+        (lambda table: os.truncate(table, 0), "is damaged"),
+        (lambda table: replace(table, b"<html>"), "is damaged"),
+        (lambda table: replace(table, (DATA / "GeoLite2-ASN-Test.mmdb").read_bytes()), "does not say where"),
+        (lambda table: table.unlink(), "cannot be read"),
+        (lambda table: table.rename(table.with_suffix(".old")) and table.mkdir(), "cannot be read"),
+    ],
+    ids=["replaced by half", "truncated", "emptied", "a page", "another kind", "removed", "a folder"],
+)
+async def test_a_running_process_keeps_its_table_whatever_becomes_of_the_file(table, break_it, why):
+    async with kept_fresh(table) as (database, logs):
+        break_it(table)
+        await until(lambda: logs)
+        await a_few_looks(database)
+        assert database.place_of("81.2.69.160") == BRITAIN
+        assert [(line["event"], line["kept"]) for line in logs] == [
+            ("geoip_refused", "GeoIP2-Country, 2026-02-04")
+        ]
+        assert why in logs[0]["why"]
+        if table.is_dir():
+            table.rmdir()
+        replace(table, CITY.read_bytes())
+        await until(lambda: database.place_of("81.2.69.160") == LONDON)
+    assert events(logs) == ["geoip_refused", "geoip_reloaded"]
+
+
+async def test_a_file_that_is_being_written_is_not_spoken_of(table):
+    content = CITY.read_bytes()
+    async with kept_fresh(table) as (database, logs):
+        refusals, look = [], database.reload_if_replaced
+
+        def write_and_look():
+            # A piece more at each look, as a slow copy would.
+            with table.open("r+b" if refusals else "wb") as file:
+                file.seek(0, os.SEEK_END)
+                file.write(content[file.tell() :][:4000])
+            try:
+                return look()
+            except DatabaseError as error:
+                refusals.append(error)
+                raise
+
+        database.reload_if_replaced = write_and_look
+        await until(lambda: database.place_of("81.2.69.160") == LONDON)
+    assert len(refusals) > 3
+    assert events(logs) == ["geoip_reloaded"]
+
+
+async def test_events_are_placed_all_the_while_the_file_is_replaced(table):
+    async with kept_fresh(table) as (database, _):
+        for content in (CITY, COUNTRY) * 5:
+            expected = LONDON if content == CITY else BRITAIN
+            replace(table, content.read_bytes())
+            async with asyncio.timeout(20):
+                while (place := database.place_of("81.2.69.160")) != expected:
+                    assert place in (LONDON, BRITAIN)
+                    await asyncio.sleep(0)
 
 
 # By hand.
