@@ -21,7 +21,9 @@ async def is_durable(redis: Redis, mark: str) -> bool:
     async with redis.pipeline(transaction=False) as pipe:
         pipe.set(mark, "1", ex=_MARK_SECONDS)
         pipe.execute_command("WAITAOF", 1, 0, DURABLE_MS)
-        _, answer = await pipe.execute(raise_on_error=False)
+        marked, answer = await pipe.execute(raise_on_error=False)
+    if isinstance(marked, Exception):
+        raise marked  # a full Redis: without a write of its own WAITAOF would wait for nothing
     if isinstance(answer, ResponseError):
         return True
     if isinstance(answer, Exception):

@@ -43,6 +43,15 @@ class Node:
     directory: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One more way to reach a lone broker, as `PROTOCOL://127.0.0.1:port`, beside the one without TLS."""
+
+    protocol: str
+    """SSL, SASL_SSL or SASL_PLAINTEXT; it is the listener's name, too: one of each."""
+    port: int
+
+
 @contextmanager
 def running_apache_kafka(
     directory: Path,
@@ -51,10 +60,12 @@ def running_apache_kafka(
     version: str = VERSION,
     heap_megabytes: int = 256,
     properties: Mapping[str, str] | None = None,
+    listeners: Sequence[Listener] = (),
 ) -> Iterator[KafkaServer]:
     """Run `brokers` nodes on `directory`, with what an earlier run left there; ports are any free ones.
 
-    `properties` go over the settings made here. Raises ServerUnavailable.
+    `properties` go over the settings made here; what `listeners` need (`listener.name.ssl.…`) is among them.
+    Raises ServerUnavailable.
     """
     ports = free_ports(2 * brokers)
     nodes = [
@@ -69,7 +80,9 @@ def running_apache_kafka(
     )
     for node in nodes:
         node.directory.mkdir(parents=True, exist_ok=True)
-        settings = loopback_settings(node, nodes) | common_settings(brokers) | dict(properties or {})
+        settings = (
+            loopback_settings(node, nodes, listeners) | common_settings(brokers) | dict(properties or {})
+        )
         (node.directory / "server.properties").write_text(_as_text(settings))
     _format(nodes, directory / "cluster.id", command)
     children = [_child(node, (*command, *JVM, f"-Xmx{heap_megabytes}m")) for node in nodes]
@@ -108,21 +121,28 @@ def common_settings(brokers: int) -> dict[str, str]:
         "transaction.state.log.min.isr": f"{majority}",
         "transaction.state.log.num.partitions": "4",
         "group.initial.rebalance.delay.ms": "0",
+        # Records have their events' times, and events may be of any age: room is what bounds a partition, not time.
+        "log.retention.ms": "-1",
+        "log.retention.bytes": f"{256 * 1024**2}",
         # A killed broker is missed after 4 s instead of 9: tests wait for it.
         "broker.session.timeout.ms": "4000",
         "broker.heartbeat.interval.ms": "500",
     }
 
 
-def loopback_settings(node: Node, nodes: Sequence[Node]) -> dict[str, str]:
+def loopback_settings(
+    node: Node, nodes: Sequence[Node], listeners: Sequence[Listener] = ()
+) -> dict[str, str]:
     """Return the identity and the addresses of one node, all of them on 127.0.0.1."""
-    client = f"PLAINTEXT://{LOOPBACK}:{node.port}"
+    named = [Listener("PLAINTEXT", node.port), *listeners]
+    clients = ",".join(f"{one.protocol}://{LOOPBACK}:{one.port}" for one in named)
+    protocols = ",".join(f"{one.protocol}:{one.protocol}" for one in named)
     return {
         "node.id": f"{node.number}",
         "controller.quorum.voters": ",".join(f"{n.number}@{LOOPBACK}:{n.controller_port}" for n in nodes),
-        "listeners": f"{client},CONTROLLER://{LOOPBACK}:{node.controller_port}",
-        "advertised.listeners": client,
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listeners": f"{clients},CONTROLLER://{LOOPBACK}:{node.controller_port}",
+        "advertised.listeners": clients,
+        "listener.security.protocol.map": f"{protocols},CONTROLLER:PLAINTEXT",
         "log.dirs": f"{node.directory / 'data'}",
     }
 

@@ -6,17 +6,17 @@ from functools import partial
 from typing import Annotated
 
 import typer
-from redis.exceptions import RedisError
 
 from collector.queue import open_redis, queue_keys
 from geoip.database import DatabaseError, open_database
+from kafkastore.connection import PublishError, connection
+from kafkastore.dead_cli import dead_app
 from kafkastore.device import warm
-from kafkastore.pipeline import Pipeline
-from kafkastore.publisher import PublishError
+from kafkastore.findings import findings
+from kafkastore.pipeline import Pipeline, Resolve
 from kafkastore.queue import Queue
 from kafkastore.settings import KafkastoreSettings
 from kafkastore.tail import readable, tail
-from kafkastore.topics import ensure_topics
 from process.logs import log
 from process.run import FAILED, CannotStartError, run, settings_or_exit, stop_on_signals
 
@@ -26,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Moves events from Redis to Kafka, enriched.",
 )
+app.add_typer(dead_app, name="dead")
 
 
 @app.command("run")
@@ -34,29 +35,43 @@ def run_command(
     until_empty: Annotated[
         bool, typer.Option("--until-empty", help="End when the queues are empty.")
     ] = False,
+    resolve: Annotated[
+        Resolve | None,
+        typer.Option(
+            "--resolve",
+            help="What to do with a batch that was on its way to another Kafka: publish it here, though it may be "
+            "there too, or forget it.",
+        ),
+    ] = None,
 ) -> None:
     """Move events until told to stop."""
     settings = settings_or_exit(KafkastoreSettings)
-    run(partial(_run, settings, until_empty=until_empty))
+    run(partial(_run, settings, until_empty=until_empty, resolve=resolve))
 
 
-async def _run(settings: KafkastoreSettings, *, until_empty: bool) -> int:
+async def _run(settings: KafkastoreSettings, *, until_empty: bool, resolve: Resolve | None) -> int:
     stop = stop_on_signals()
     try:
         places = open_database(settings.geoip_db)
-    except DatabaseError as error:
+        connection(settings)
+    except (DatabaseError, PublishError) as error:
         raise CannotStartError(str(error)) from None
     warm()
     redises = [open_redis(url, tls_insecure=settings.redis_tls_insecure) for url in settings.redis_urls]
     queues = [Queue(redis, keys) for redis in redises for keys in queue_keys(settings.queues)]
-    pipeline = Pipeline(settings, places.place_of, until_empty=until_empty)
+    pipeline = Pipeline(settings, places.place_of, until_empty=until_empty, resolve=resolve)
     log.info("kafkastore_started", kafka=settings.kafka_url, delivery=settings.delivery, queues=len(queues))
     try:
         await pipeline.run(queues, stop)
     finally:
         for redis in redises:
             await redis.aclose()
-        log.info("kafkastore_stopped", published=dict(pipeline.published), dropped_bots=pipeline.dropped_bots)
+        log.info(
+            "kafkastore_stopped",
+            published=dict(pipeline.published),
+            dropped_bots=pipeline.dropped_bots,
+            redis_went_back=pipeline.redis_went_back,
+        )
     return 0
 
 
@@ -64,33 +79,12 @@ async def _run(settings: KafkastoreSettings, *, until_empty: bool) -> int:
 def check_command() -> None:
     """Tell whether everything the kafkastore needs is there and right: one line a finding, with the cure."""
     settings = settings_or_exit(KafkastoreSettings)
-    findings = asyncio.run(_findings(settings))
-    for finding in findings:
-        typer.echo(finding)
-    if findings:
+    found = asyncio.run(findings(settings))
+    for finding in found:
+        typer.echo(finding.text)
+    if any(finding.fatal for finding in found):
         raise typer.Exit(FAILED)
     typer.echo("everything the kafkastore needs is there")
-
-
-async def _findings(settings: KafkastoreSettings) -> list[str]:
-    findings = []
-    for number, url in enumerate(settings.redis_urls, 1):
-        redis = open_redis(url, tls_insecure=settings.redis_tls_insecure)
-        try:
-            await redis.ping()
-        except (RedisError, OSError) as error:
-            findings.append(f"Redis {number} does not answer ({error}): start it, or mend REDIS_URL.")
-        finally:
-            await redis.aclose()
-    try:
-        await ensure_topics(settings)
-    except PublishError as error:
-        findings.append(f"Kafka: {error}. Start it, or mend KAFKA_URL.")
-    try:
-        open_database(settings.geoip_db)
-    except DatabaseError as error:
-        findings.append(str(error))
-    return findings
 
 
 @app.command("tail")

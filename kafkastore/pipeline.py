@@ -9,18 +9,19 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Final
+from functools import cached_property, partial
+from typing import Final, Literal
 
-from redis.exceptions import RedisError
-
-from collector.event import Event, MalformedEventError
 from geoip.place import Place
-from kafkastore.dead_letter import dead_letter
-from kafkastore.enrichment import Policy, Source, enrich
-from kafkastore.publisher import Publisher, PublishError, open_publisher
-from kafkastore.queue import RENEW_SECONDS, Batch, NotOwnerError, Queue
+from kafkastore.checkpoint import Checkpoint
+from kafkastore.destination import Destination
+from kafkastore.durability import Durability, promise
+from kafkastore.outgoing import Enricher, Outgoing
+from kafkastore.ownership import ForeignBatchError, Lease, Ownership, pause
+from kafkastore.publisher import Publisher, open_publisher
+from kafkastore.queue import Batch, InFlight, Queue
 from kafkastore.record import Record
+from kafkastore.refusal import RefusedError, sift
 from kafkastore.settings import KafkastoreSettings
 from kafkastore.topics import ensure_topics
 from process.logs import log
@@ -32,14 +33,20 @@ IDLE_SECONDS: Final = 0.02
 FINISH_SECONDS: Final = 4.0
 """For a batch in hand when told to stop. A producer takes 2 s more to end, a lease 1 s: gone within 10 s."""
 
-RETRY_SECONDS: Final = 1.0
-"""Between attempts while Redis or Kafka is away."""
+Resolve = Literal["publish", "forget"]
+"""What to do with a batch that was on its way to another Kafka when it was claimed."""
 
-SAY_AGAIN_SECONDS: Final = 60.0
-"""Between two log lines about the same trouble."""
 
-MOST_BYTES: Final = 900_000
-"""Of a value or a dead letter: a broker's default limit is 1,048,588 for a record with its key, headers and frame."""
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A queue while we own it."""
+
+    queue: Queue
+    queue_id: str
+    ownership: Ownership
+    lease: Lease
+    here: Destination
+    durability: Durability
 
 
 @dataclass
@@ -49,12 +56,17 @@ class Pipeline:
     settings: KafkastoreSettings
     place_of: Callable[[str], Place]
     until_empty: bool = False
+    resolve: Resolve | None = None
     published: Counter[str] = field(default_factory=Counter)
     """Records in Kafka, by topic."""
     dropped_bots: int = 0
     """Bots' events under BOTS=drop."""
-    _trouble: dict[str, tuple[str, float]] = field(default_factory=dict)
-    """Queues that wait: why, and when that was said last."""
+    redis_went_back: int = 0
+    """How often a Redis came back without the memory of a batch that is in Kafka."""
+    _steps_back: dict[str, str] = field(default_factory=dict)
+    """By which batch that was seen last, by queue id: it shows until the next one is forgotten."""
+    _most_bytes: dict[str, int] = field(default_factory=dict)
+    """What was learned of how large a topic's pieces may be."""
 
     async def run(self, queues: list[Queue], stop: asyncio.Event) -> None:
         """Move events until told to stop, or until the queues are empty."""
@@ -72,125 +84,146 @@ class Pipeline:
             await end({*tending, stopped})
 
     async def _tend(self, queue: Queue, stop: asyncio.Event) -> None:
-        """Own one queue as long as we can; begin again after whatever went wrong."""
-        while not stop.is_set():
-            try:
-                if await queue.own():
-                    if await self._move(queue, stop):
-                        return
-                elif self.until_empty and not await queue.length():
-                    return
-            except (PublishError, RedisError, OSError, NotOwnerError) as error:
-                self._say_why(queue, str(error) or type(error).__name__)
-            await _pause(stop, RETRY_SECONDS)
+        ownership = Ownership(queue)
+        move = partial(self._move, queue, ownership, stop)
+        await ownership.hold(move, stop, until_empty=self.until_empty)
 
-    def _say_why(self, queue: Queue, why: str) -> None:
-        """Log why a queue waits when that changes, and once a minute as long as it does."""
-        said, at = self._trouble.get(queue.keys.list, ("", 0.0))
-        if why != said or time.monotonic() - at > SAY_AGAIN_SECONDS:
-            log.warning("queue_waits", queue=queue.keys.list, why=why)
-            self._trouble[queue.keys.list] = (why, time.monotonic())
-
-    async def _move(self, queue: Queue, stop: asyncio.Event) -> bool:
+    async def _move(self, queue: Queue, ownership: Ownership, stop: asyncio.Event, lease: Lease) -> bool:
         """Move batches of a queue we own; True when there is nothing more to do."""
-        renewal = asyncio.create_task(_keep(queue))
-        try:
-            await ensure_topics(self.settings)
-            async with open_publisher(self.settings, await queue.id()) as publisher:
-                last = await publisher.last_batch_id()
-                if queue.keys.list not in self._trouble:
-                    log.info("queue_owned", queue=queue.keys.list, last_batch=last)
-                while not stop.is_set():
-                    if renewal.done():
-                        renewal.result()
-                    batch = await queue.claim()
-                    if batch is not None:
-                        last = await self._deliver(queue, publisher, batch, last)
-                    elif self.until_empty:
+        cluster = await ensure_topics(self.settings)
+        here = Destination(cluster, self.settings.kafka_prefix, self.settings.delivery)
+        turn = Turn(queue, await queue.id(), ownership, lease, here, await queue.durability())
+        sifted = None
+        while True:
+            settings = await self._settings_for(turn, await queue.in_flight())
+            opened = partial(open_publisher, settings, turn.queue_id, self._most_bytes)
+            try:
+                async with opened() as publisher:
+                    if await self._move_by(publisher, turn, stop, sifted):
                         return True
-                    else:
-                        await _pause(stop, IDLE_SECONDS)
-                return True
-        finally:
-            await end({renewal})
-            await _release(queue)
+                sifted = None
+            except RefusedError as refused:
+                sifted = await sift(refused, opened, self._letter)
+                _say_what_was_refused(queue, refused.outgoing, sifted)
 
-    async def _deliver(self, queue: Queue, publisher: Publisher, batch: Batch, last: str | None) -> str:
+    async def _move_by(
+        self, publisher: Publisher, turn: Turn, stop: asyncio.Event, sifted: Outgoing | None
+    ) -> bool:
+        """Move batches by one publisher; False when the next ones are for another.
+
+        `sifted` is what Kafka takes of the batch in flight, where it refused a part of it.
+        """
+        checkpoint = await publisher.last_checkpoint()
+        await self._compare(turn, publisher, checkpoint)
+        self._say_owned(turn, checkpoint)
+        while not stop.is_set():
+            if turn.lease.done():
+                turn.lease.result()
+            batch = await turn.queue.claim(turn.here)
+            if batch is None:
+                if self.until_empty:
+                    return True
+                await pause(stop, IDLE_SECONDS)
+                continue
+            checkpoint = await self._deliver(publisher, turn, batch, checkpoint, sifted)
+            if publisher.worn_out or batch.destination != turn.here:
+                return False
+        return True
+
+    async def _deliver(
+        self,
+        publisher: Publisher,
+        turn: Turn,
+        batch: Batch,
+        checkpoint: Checkpoint | None,
+        sifted: Outgoing | None,
+    ) -> Checkpoint | None:
         """Publish a batch, unless it is the one that Kafka has already; then forget it."""
-        unpublishable = [line for line in batch.lines if len(line) > MOST_BYTES]
-        if batch.id != last:
-            records = self._enriched(batch)
-            await publisher.publish(batch.id, records)
-            self.published.update(record.topic for record in records)
-        await queue.forget(batch, unpublishable)
-        if unpublishable:
+        if checkpoint is not None and checkpoint.batch_id == batch.id:
+            invalid = checkpoint.invalid
+        else:
+            if self.settings.claim_durable:
+                await turn.queue.wait_until_durable(turn.durability)
+            if sifted is not None and sifted.batch.id == batch.id:
+                outgoing = sifted
+            else:
+                outgoing = self._enricher.outgoing(batch, _now_ms())
+            checkpoint = await publisher.publish(outgoing)
+            invalid = outgoing.invalid
+            self.published.update(record.topic for record in outgoing.records.values())
+            self.dropped_bots += outgoing.dropped_bots
+        await turn.queue.forget(batch, invalid, turn.here if checkpoint else None)
+        if invalid:
             log.error(
-                "lines_too_large_for_kafka",
-                queue=queue.keys.list,
-                lines=len(unpublishable),
+                "lines_kafka_cannot_take",
+                queue=turn.queue.keys.list,
+                lines=len(invalid),
                 kept_in="click_invalid",
             )
-        if self._trouble.pop(queue.keys.list, None):
-            log.warning("queue_goes_on", queue=queue.keys.list)
-        return batch.id
+        turn.ownership.goes_on()
+        return checkpoint
 
-    def _enriched(self, batch: Batch) -> list[Record]:
-        """Give the records of all lines that Kafka can take: an event's, or a dead letter's."""
-        now_ms = time.time_ns() // 1_000_000
-        lines = ((index, line) for index, line in enumerate(batch.lines) if len(line) <= MOST_BYTES)
-        records = (self._record(line, Source(batch.id, index), now_ms) for index, line in lines)
-        return [record for record in records if record is not None]
-
-    def _record(self, line: bytes, source: Source, now_ms: int) -> Record | None:
-        try:
-            event = Event.decode(line, self._topics)
-        except MalformedEventError as error:
-            return dead_letter(line, reason=error.reason, step="decode", topic=error.topic, at_ms=now_ms)
-        record = enrich(event, source, now_ms=now_ms, place_of=self.place_of, policy=self._policy)
-        if record is None:
-            self.dropped_bots += 1
-        elif len(record.value) > MOST_BYTES:
-            return dead_letter(
-                line, reason="too large for Kafka", step="enrich", topic=event.topic, at_ms=now_ms
+    async def _settings_for(self, turn: Turn, in_flight: InFlight | None) -> KafkastoreSettings:
+        """Decide how the next batch goes: one in flight as it was claimed. Raises ForeignBatchError."""
+        if in_flight is None or in_flight.destination == turn.here:
+            return self.settings
+        there = in_flight.destination
+        if there.place == turn.here.place:
+            return self.settings.model_copy(update={"delivery": there.delivery})
+        if self.resolve is None:
+            raise ForeignBatchError(
+                f"a batch was on its way to another Kafka (cluster {there.cluster}, prefix '{there.prefix}') and "
+                "may be there: let a kafkastore with the old KAFKA_URL and KAFKA_PREFIX finish it, or say "
+                "--resolve=publish (it goes here; it may be in both) or --resolve=forget (it goes nowhere else)"
             )
-        return record
+        log.warning("batch_resolved", queue=turn.queue.keys.list, batch=in_flight.id, how=self.resolve)
+        if self.resolve == "forget" and (batch := await turn.queue.claim(turn.here)):
+            await turn.queue.forget(batch)
+        return self.settings
+
+    async def _compare(self, turn: Turn, publisher: Publisher, checkpoint: Checkpoint | None) -> None:
+        """Say so when Redis and Kafka remember different pasts: one of them went back."""
+        if not publisher.transactions:
+            return
+        queue = turn.queue.keys.list
+        in_flight = await turn.queue.in_flight()
+        forgotten = await turn.queue.forgotten(turn.here)
+        if checkpoint is None:
+            if forgotten:
+                log.warning("checkpoints_lost", queue=queue, last_batch=forgotten)
+        elif checkpoint.batch_id not in (
+            forgotten,
+            in_flight and in_flight.id,
+            self._steps_back.get(turn.queue_id),
+        ):
+            self._steps_back[turn.queue_id] = checkpoint.batch_id
+            self.redis_went_back += 1
+            log.error("redis_went_back", queue=queue, last_batch=checkpoint.batch_id)
+
+    def _say_owned(self, turn: Turn, checkpoint: Checkpoint | None) -> None:
+        if not turn.ownership.troubled:  # then the end of the trouble is what there is to say
+            log.info(
+                "queue_owned",
+                queue=turn.queue.keys.list,
+                last_batch=checkpoint and checkpoint.batch_id,
+                if_redis_goes_back=promise(turn.durability, claim_durable=self.settings.claim_durable),
+            )
+
+    def _letter(self, line: bytes, reason: str) -> Record:
+        return self._enricher.refused(line, reason, _now_ms())
 
     @cached_property
-    def _topics(self) -> frozenset[str]:
-        return self.settings.topics
-
-    @cached_property
-    def _policy(self) -> Policy:
-        return Policy(
-            bots=self.settings.bots,
-            ip_privacy=self.settings.ip_privacy,
-            honor_gpc=self.settings.gpc == "honor",
-            honor_dnt=self.settings.dnt == "honor",
-        )
+    def _enricher(self) -> Enricher:
+        return Enricher(self.settings, self.place_of)
 
 
-async def _keep(queue: Queue) -> None:
-    """Renew the lease until cancelled; ends with NotOwnerError when it is lost."""
-    while True:
-        await asyncio.sleep(RENEW_SECONDS)
-        try:
-            if not await queue.own():
-                raise NotOwnerError("another process owns this queue")
-        except (RedisError, OSError):
-            continue  # the next claim meets the same Redis, and says so
+def _say_what_was_refused(queue: Queue, before: Outgoing, after: Outgoing) -> None:
+    refused = sum(after.records.get(index) is not record for index, record in before.records.items())
+    if refused:
+        log.error("records_refused", queue=queue.keys.list, records=refused, batch=before.batch.id)
+    else:
+        log.info("pieces_made_smaller", queue=queue.keys.list)
 
 
-async def _release(queue: Queue) -> None:
-    try:
-        await queue.release()
-    except (RedisError, OSError):
-        log.warning("lease_not_released", queue=queue.keys.list)
-
-
-async def _pause(stop: asyncio.Event, seconds: float) -> None:
-    """Wait, but not longer than until told to stop."""
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        return
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,29 +1,30 @@
-"""The Kafka end: one transaction per batch, its records and its id together.
+"""The Kafka end: one transaction per batch, its records and its checkpoint together.
 
-The last committed id in the checkpoint topic answers the question whether a batch found in flight is in Kafka
-already. After any error a producer is thrown away: the next one with the same transactional id ends whatever
-was left open, and fences the old one should it still live.
+The last checkpoint answers the question whether a batch found in flight is in Kafka already. After any error a
+publisher is thrown away: the next one with the same transactional id ends whatever was left open, and fences the
+old one should it still live.
 """
 
 import asyncio
 import time
-from collections import defaultdict
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError, UnknownError
-from aiokafka.partitioner import murmur2
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError, ProducerFenced, UnknownError
 
+from kafkastore.checkpoint import CHECKPOINTS, Checkpoint, last_checkpoint
+from kafkastore.connection import PublishError, connection, start
+from kafkastore.outgoing import Outgoing
+from kafkastore.piece import PIECE_BYTES, Piece, into_pieces, partition_of
 from kafkastore.record import Record
+from kafkastore.refusal import TOO_LARGE, Answer, RefusedError, Verdict, answers_of
 from kafkastore.settings import KafkastoreSettings
 from process.logs import log
-from process.tasks import Answer, within
-
-CHECKPOINTS: Final = "onward.batches"
-"""The topic of checkpoints: key = queue id, value = the last batch that is in Kafka."""
+from process.tasks import Answer as Result
+from process.tasks import within
 
 TRANSACTION_TIMEOUT_MS: Final = 15_000
 """How long the broker keeps the transaction of a process that died, and read_committed readers wait, at most."""
@@ -37,151 +38,153 @@ START_SECONDS: Final = 10.0
 STOP_SECONDS: Final = 2.0
 """For a producer to stop; with the collector's 3 s rule the whole process is gone within 10 s."""
 
-_MAX_BATCH_BYTES: Final = 512 * 1024
-"""Of one partition in one request: half of the broker's default limit of 1 MB."""
-
-_POLL_MS: Final = 100
-
-_CHECKPOINT_SPAN: Final = 64
-"""Offsets looked at first, from the tail: a transaction of ours takes two there. Then sixteen times as many, …"""
-
-
-class PublishError(Exception):
-    """The batch is not in Kafka as far as is known; this publisher must not be used again."""
-
-
-class Checkpoint(msgspec.Struct, frozen=True):
-    """What the checkpoint topic says of a queue."""
-
-    batch_id: str
-    at_ms: int
+MOST_RECORDS: Final = 1_000_000_000
+"""For one producer: aiokafka's sequence numbers break at 2^31 records of a partition."""
 
 
 class Publisher:
     """One producer, for one queue, until the first error."""
 
-    def __init__(self, producer: AIOKafkaProducer, queue_id: str, settings: KafkastoreSettings) -> None:
+    def __init__(
+        self,
+        producer: AIOKafkaProducer,
+        queue_id: str,
+        settings: KafkastoreSettings,
+        most_bytes: dict[str, int],
+    ) -> None:
         self._producer = producer
         self._queue_id = queue_id
         self._settings = settings
-        self._transactions = settings.delivery == "exactly_once"
+        self.transactions = settings.delivery == "exactly_once"
         self._partitions: dict[str, int] = {}
+        self._most_bytes = most_bytes
+        self._sent = 0
 
-    async def publish(self, batch_id: str, records: Sequence[Record]) -> None:
-        """Put a batch into Kafka, whole; raises PublishError, after which only a new publisher knows more."""
-        await _within(PUBLISH_SECONDS, self._publish(batch_id, records), "publishing")
+    @property
+    def worn_out(self) -> bool:
+        """Whether the next batch should go by a new publisher."""
+        return self._sent > MOST_RECORDS
 
-    async def last_batch_id(self) -> str | None:
-        """Read the last batch of this queue that is in Kafka; raises PublishError when that cannot be told.
+    async def publish(self, outgoing: Outgoing) -> Checkpoint | None:
+        """Put a batch into Kafka, whole, and give its checkpoint, which there is only with transactions.
 
-        This producer's start has ended the queue's open transaction, so everything of ours that will ever be
-        committed stands before the end that is read first. Another queue's open transaction on the same
-        partition may hide it for a while: then we wait, and never take "not visible" for "not there".
+        Raises PublishError or RefusedError, after which this publisher is done.
         """
-        if not self._transactions:
+        return await _within(PUBLISH_SECONDS, self._publish(outgoing), "publishing")
+
+    async def attempt(self, pieces: Sequence[Piece]) -> list[Answer]:
+        """Try what Kafka takes, in a transaction left open; raises PublishError. This publisher is done.
+
+        Without transactions, what is taken has arrived.
+        """
+        return await _within(PUBLISH_SECONDS, self._attempt(pieces), "an attempt to publish")
+
+    async def last_checkpoint(self) -> Checkpoint | None:
+        """Read which batch of this queue was the last; raises PublishError when that cannot be told."""
+        if not self.transactions:
             return None
         return await _within(
-            TRANSACTION_TIMEOUT_MS / 1000 + START_SECONDS, self._read_checkpoint(), "the checkpoint"
+            TRANSACTION_TIMEOUT_MS / 1000 + START_SECONDS, self._last_checkpoint(), "the checkpoint"
         )
 
-    async def _publish(self, batch_id: str, records: Sequence[Record]) -> None:
-        if self._transactions:
-            await self._producer.begin_transaction()
-        sent = [
-            await self._producer.send_batch(batch, topic, partition=partition)
-            for topic, partition, batch in await self._batches(records)
-        ]
-        if self._transactions:
-            value = msgspec.json.encode(Checkpoint(batch_id, time.time_ns() // 1_000_000))
-            topic = self._topic(CHECKPOINTS)
-            partition = await self._partition(topic, self._queue_id.encode())
-            sent.append(await self._producer.send(topic, value, self._queue_id.encode(), partition))
+    async def pieces(self, records: Mapping[int, Record]) -> list[Piece]:
+        """Sort records into pieces; raises PublishError."""
+        return await _within(PUBLISH_SECONDS, self._pieces(records), "asking for partitions")
+
+    async def _publish(self, outgoing: Outgoing) -> Checkpoint | None:
+        left = {index: one for index, one in outgoing.records.items() if index not in outgoing.arrived}
+        pieces = await self._pieces(left)
+        if not self.transactions:
+            self._all_taken(outgoing, await self._attempt(pieces))
+            return None
+        await self._producer.begin_transaction()
+        sent = [await self._send(piece) for piece in pieces]
+        checkpoint = Checkpoint(outgoing.batch.id, time.time_ns() // 1_000_000, outgoing.invalid)
+        sent.append(await self._send_checkpoint(checkpoint))
         # commit_transaction() would commit although a record was refused: look at every answer first.
-        await asyncio.gather(*sent)
-        if self._transactions:
-            await self._producer.commit_transaction()
+        *results, noted = await asyncio.gather(*sent, return_exceptions=True)
+        if isinstance(noted, BaseException):
+            raise noted
+        self._all_taken(outgoing, self._learn(answers_of(pieces, results)))
+        await self._producer.commit_transaction()
+        return checkpoint
 
-    async def _batches(self, records: Sequence[Record]) -> list[tuple[str, int, Any]]:
-        """Sort records into batches as they are sent, in their order within each partition."""
-        by_partition: dict[tuple[str, int], list[Record]] = defaultdict(list)
-        for number, record in enumerate(records):
-            topic = self._topic(record.topic)
-            partition = (
-                number % await self._count(topic)
-                if record.key is None
-                else await self._partition(topic, record.key)
-            )
-            by_partition[topic, partition].append(record)
-        batches = []
-        for (topic, partition), own in by_partition.items():
-            batch = self._producer.create_batch()
-            for record in own:
-                if not _append(batch, record):
-                    batches.append((topic, partition, batch))
-                    batch = self._producer.create_batch()
-                    _append(batch, record)
-            batches.append((topic, partition, batch))
-        return batches
+    def _all_taken(self, outgoing: Outgoing, answers: Sequence[Answer]) -> None:
+        if any(answer.verdict is not Verdict.TAKEN for answer in answers):
+            raise RefusedError(outgoing, answers, transactions=self.transactions)
 
-    async def _partition(self, topic: str, key: bytes) -> int:
-        """Give the partition where every Kafka client looks for this key."""
-        return int((murmur2(key) & 0x7FFFFFFF) % await self._count(topic))
+    async def _attempt(self, pieces: Sequence[Piece]) -> list[Answer]:
+        if self.transactions:
+            await self._producer.begin_transaction()
+        sent = [await self._send(piece) for piece in pieces]
+        return self._learn(answers_of(pieces, await asyncio.gather(*sent, return_exceptions=True)))
+
+    async def _send(self, piece: Piece) -> Any:
+        """Hand a piece to aiokafka; gives a future of the broker's answer."""
+        batch = self._producer.create_batch()
+        for one in piece.records.values():
+            if not batch.append(
+                key=one.key, value=one.value, timestamp=one.timestamp_ms, headers=one.headers
+            ):
+                raise PublishError(f"a piece of {piece.bytes} bytes is too large for aiokafka")
+        self._sent += len(piece.records)
+        return await self._producer.send_batch(batch, self._topic(piece.topic), partition=piece.partition)
+
+    async def _send_checkpoint(self, checkpoint: Checkpoint) -> Any:
+        topic, partition = await self._checkpoint_partition()
+        value = msgspec.json.encode(checkpoint)
+        return await self._producer.send(topic, value, self._queue_id.encode(), partition)
+
+    async def _last_checkpoint(self) -> Checkpoint | None:
+        return await last_checkpoint(self._settings, self._queue_id, await self._checkpoint_partition())
+
+    async def _checkpoint_partition(self) -> TopicPartition:
+        count = await self._count(CHECKPOINTS)
+        return TopicPartition(self._topic(CHECKPOINTS), partition_of(self._queue_id.encode(), count))
+
+    async def _pieces(self, records: Mapping[int, Record]) -> list[Piece]:
+        partitions = {topic: await self._count(topic) for topic in {one.topic for one in records.values()}}
+        return list(into_pieces(records, partitions, self._most_bytes))
 
     async def _count(self, topic: str) -> int:
         if topic not in self._partitions:
-            self._partitions[topic] = len(await self._producer.partitions_for(topic))
+            self._partitions[topic] = len(await self._producer.partitions_for(self._topic(topic)))
         return self._partitions[topic]
+
+    def _learn(self, answers: list[Answer]) -> list[Answer]:
+        """Remember what was too large for a topic, by several records together: its pieces are smaller now."""
+        for answer in answers:
+            piece = answer.piece
+            if isinstance(answer.error, TOO_LARGE) and len(piece.records) > 1:
+                known = self._most_bytes.get(piece.topic, PIECE_BYTES)
+                self._most_bytes[piece.topic] = min(known, piece.bytes // 2)
+        return answers
 
     def _topic(self, name: str) -> str:
         return self._settings.kafka_prefix + name
 
-    async def _read_checkpoint(self) -> str | None:
-        topic = self._topic(CHECKPOINTS)
-        partition = TopicPartition(topic, await self._partition(topic, self._queue_id.encode()))
-        async with _consumer(self._settings, "read_uncommitted", partition) as everything:
-            end = (await everything.end_offsets([partition]))[partition]
-        async with _consumer(self._settings, "read_committed", partition) as committed:
-            begin = (await committed.beginning_offsets([partition]))[partition]
-            span = _CHECKPOINT_SPAN
-            while True:
-                start = max(begin, end - span)
-                committed.seek(partition, start)
-                last = await self._last_checkpoint(committed, partition, end)
-                if last is not None or start == begin:
-                    return last
-                span *= 16
-
-    async def _last_checkpoint(
-        self, consumer: AIOKafkaConsumer, partition: TopicPartition, end: int
-    ) -> str | None:
-        last = None
-        while await consumer.position(partition) < end:
-            for record in (await consumer.getmany(partition, timeout_ms=_POLL_MS)).get(partition, []):
-                if record.key == self._queue_id.encode():
-                    last = msgspec.json.decode(record.value, type=Checkpoint).batch_id
-        return last
-
 
 @asynccontextmanager
-async def open_publisher(settings: KafkastoreSettings, queue_id: str) -> AsyncIterator[Publisher]:
-    """Start a producer for a queue, fencing any before it; raises PublishError."""
+async def open_publisher(
+    settings: KafkastoreSettings, queue_id: str, most_bytes: dict[str, int] | None = None
+) -> AsyncIterator[Publisher]:
+    """Start a producer for a queue, fencing any before it; raises PublishError.
+
+    `most_bytes` is what publishers of a process learn of how large a topic's pieces may be.
+    """
     producer = await _start(settings, queue_id)
     try:
-        yield Publisher(producer, queue_id, settings)
-    except BaseException:
-        await _throw_away(producer)
-        raise
-    stopped = asyncio.ensure_future(producer.stop())
-    if not (await asyncio.wait({stopped}, timeout=STOP_SECONDS))[0]:
-        stopped.cancel()
+        yield Publisher(producer, queue_id, settings, {} if most_bytes is None else most_bytes)
+    finally:
+        # Every answer has been waited for, and what was left open must not be committed: there is nothing to flush.
         await _throw_away(producer)
 
 
 async def _start(settings: KafkastoreSettings, queue_id: str) -> AIOKafkaProducer:
     common: dict[str, Any] = {
-        "bootstrap_servers": settings.kafka_url,
+        **connection(settings),
         "acks": "all",
-        "max_batch_size": _MAX_BATCH_BYTES,
+        "max_batch_size": PIECE_BYTES,
         "request_timeout_ms": int(PUBLISH_SECONDS * 1000),
     }
     if settings.delivery == "exactly_once":
@@ -191,7 +194,7 @@ async def _start(settings: KafkastoreSettings, queue_id: str) -> AIOKafkaProduce
             **common,
         )
         try:
-            return await _started(producer)
+            return await _started(producer, settings)
         except PublishError as error:
             if isinstance(error.__cause__, UnknownError):
                 raise PublishError(
@@ -199,18 +202,18 @@ async def _start(settings: KafkastoreSettings, queue_id: str) -> AIOKafkaProduce
                 ) from error
             raise
     try:
-        return await _started(AIOKafkaProducer(enable_idempotence=True, **common))
+        return await _started(AIOKafkaProducer(enable_idempotence=True, **common), settings)
     except PublishError as error:
         if not isinstance(error.__cause__, UnknownError):
             raise
         # Some brokers that speak Kafka's protocol know no idempotent producer: a retried request may double there.
         log.warning("broker_without_idempotence", cure="use Apache Kafka where every event counts")
-        return await _started(AIOKafkaProducer(**common))
+        return await _started(AIOKafkaProducer(**common), settings)
 
 
-async def _started(producer: AIOKafkaProducer) -> AIOKafkaProducer:
+async def _started(producer: AIOKafkaProducer, settings: KafkastoreSettings) -> AIOKafkaProducer:
     try:
-        await _within(START_SECONDS, producer.start(), "starting the producer")
+        await start(producer, settings, START_SECONDS)
     except BaseException:
         await _throw_away(producer)
         raise
@@ -229,37 +232,13 @@ async def _throw_away(producer: AIOKafkaProducer) -> None:
         await asyncio.wait({task}, timeout=STOP_SECONDS)
 
 
-async def _within(seconds: float, step: Coroutine[Any, Any, Answer], what: str) -> Answer:
+async def _within(seconds: float, step: Coroutine[Any, Any, Result], what: str) -> Result:
     """Wait for a step of aiokafka's, a stated time at most; any error of Kafka's becomes a PublishError."""
     try:
         return await within(seconds, step)
+    except ProducerFenced as error:
+        raise PublishError(
+            f"{what} failed: another owner has taken this queue over, or a transaction ran out of time ({error!r})"
+        ) from error
     except (KafkaError, OSError) as error:  # TimeoutError is an OSError
         raise PublishError(f"{what} failed: {error!r}") from error
-
-
-@asynccontextmanager
-async def _consumer(
-    settings: KafkastoreSettings, isolation_level: str, partition: TopicPartition
-) -> AsyncIterator[AIOKafkaConsumer]:
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka_url,
-        isolation_level=isolation_level,
-        enable_auto_commit=False,
-        auto_offset_reset="none",
-    )
-    await consumer.start()
-    try:
-        consumer.assign([partition])
-        yield consumer
-    finally:
-        await consumer.stop()
-
-
-def _append(batch: Any, record: Record) -> bool:
-    """Add a record; False when the batch is full."""
-    return (
-        batch.append(
-            key=record.key, value=record.value, timestamp=record.timestamp_ms, headers=record.headers
-        )
-        is not None
-    )

@@ -5,16 +5,19 @@ At most one batch of a queue is in flight; whoever owns the queue next finds it 
 by a lease whose value is its token; claim and forget check it in their scripts.
 """
 
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Final
+from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from collector.queue import QueueKeys, queue_id
+from kafkastore.destination import Destination
+from kafkastore.durability import Durability, durability_of
 
 LEASE_SECONDS: Final = 5.0
 """An owner that died is followed within this and one RENEW_SECONDS. It must outlast a Redis time-out (1 s)."""
@@ -24,6 +27,12 @@ RENEW_SECONDS: Final = 1.0
 
 MOST_LINES: Final = 4_000
 """Lines in a batch: Lua's unpack fails above about 8,000, and a batch is what memory holds at once."""
+
+DURABLE_SECONDS: Final = 5.0
+"""For Redis to write a claim to its disk: with appendfsync everysec it takes one, with a busy disk two."""
+
+_WAIT_MS: Final = 500
+"""In one question, which must be answered before our client gives up (1 s)."""
 
 _FOLDER: Final = resources.files("kafkastore")
 _CLAIM: Final = _FOLDER.joinpath("claim.lua").read_text()
@@ -44,12 +53,24 @@ class NotOwnerError(Exception):
     """Another process owns the queue now."""
 
 
+class NotDurableError(Exception):
+    """Redis does not say that a claim is on its disk; the sentence has the cure."""
+
+
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """Lines in flight."""
+class InFlight:
+    """What is known of a batch in flight without its lines."""
 
     id: str
     """Random; Kafka and Redis know the batch by it."""
+    destination: Destination
+    """Where it was on its way to when it was claimed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(InFlight):
+    """Lines in flight."""
+
     lines: list[bytes]
 
 
@@ -63,6 +84,8 @@ class Queue:
         self._lease = keys.key("lease")
         self._lines = keys.key("inflight")
         self._batch = keys.key("batch")
+        self._invalid = keys.key("click_invalid")
+        self._forgotten = keys.key("forgotten")
         self._claim = redis.register_script(_CLAIM)
         self._forget = redis.register_script(_FORGET)
         self._own = redis.register_script(_OWN)
@@ -76,29 +99,75 @@ class Queue:
         """Take the lease, or renew it; False while another process has it."""
         return bool(await self._own([self._lease], [self._token, int(LEASE_SECONDS * 1000)]))
 
-    async def claim(self) -> Batch | None:
+    async def in_flight(self) -> InFlight | None:
+        """Tell which batch is in flight."""
+        answer: list[Any] = await self._redis.hmget(self._batch, ["id", "cluster", "prefix", "delivery"])
+        return None if answer[0] is None else _in_flight(answer)
+
+    async def forgotten(self, destination: Destination) -> str | None:
+        """Tell the id of the last batch that was forgotten because a checkpoint there says it arrived."""
+        answer: Any = await self._redis.hget(self._forgotten, destination.place)
+        return None if answer is None else str(answer, "ascii")
+
+    async def claim(self, destination: Destination) -> Batch | None:
         """Give the batch in flight, or take a new one; None if the queue is empty. Raises NotOwnerError."""
         keys = [self._lease, self.keys.list, self._lines, self._batch]
-        arguments: list[str | int] = [self._token, str(uuid.uuid4()), MOST_LINES, int(LEASE_SECONDS * 1000)]
+        arguments: list[str | int] = [self._token, int(LEASE_SECONDS * 1000), MOST_LINES, str(uuid.uuid4())]
+        arguments += [destination.cluster, destination.prefix, destination.delivery]
         try:
             answer = await self._claim(keys, arguments)
         except ResponseError as error:
             raise _owner_error(error) from None
         if not answer:
             return None
-        batch_id, *lines = answer
-        return Batch(batch_id.decode(), lines)
+        known = _in_flight(answer[:4])
+        return Batch(known.id, known.destination, answer[4:])
 
-    async def forget(self, batch: Batch, unpublishable: Sequence[bytes] = ()) -> None:
-        """Drop a batch that is in Kafka, and keep the lines that Kafka could not take in `click_invalid`.
+    async def wait_until_durable(self, durability: Durability) -> None:
+        """Wait until what was claimed is on Redis's disk; raises NotOwnerError, NotDurableError.
 
-        A batch that is not in flight any more is fine. Raises NotOwnerError.
+        Redis answers for the writes of the very connection that asks. So this one writes first, the lease: what is
+        behind the claim in the log is on disk no sooner than the claim.
         """
-        keys = [self._lease, self._lines, self._batch, self.keys.key("click_invalid")]
+        if durability.immediate:
+            return
+        deadline = time.monotonic() + DURABLE_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    pipe.eval(_OWN, 1, self._lease, self._token, str(int(LEASE_SECONDS * 1000)))
+                    pipe.execute_command("WAITAOF", 1, 0, _WAIT_MS)
+                    owned, (on_disk, _) = await pipe.execute()
+            except ResponseError as error:
+                raise NotDurableError(
+                    f"CLAIM_DURABLE=1 needs Redis 7.2 or newer with appendonly yes, or appendfsync always ({error})"
+                ) from None
+            if not owned:
+                raise NotOwnerError("another process owns this queue")
+            if on_disk:
+                return
+        raise NotDurableError(f"Redis did not write a claim to its disk within {DURABLE_SECONDS:g} s")
+
+    async def forget(
+        self, batch: Batch, invalid: Sequence[int] = (), checkpoint_at: Destination | None = None
+    ) -> None:
+        """Drop a batch that is in Kafka; lines that Kafka takes in no form, by index, stay in `click_invalid`.
+
+        `checkpoint_at` says where a checkpoint names it, if one does. A batch that is not in flight any more is
+        fine. Raises NotOwnerError.
+        """
+        keys = [self._lease, self._lines, self._batch, self._invalid, self._forgotten]
+        place = checkpoint_at.place if checkpoint_at else ""
         try:
-            await self._forget(keys, [self._token, batch.id, *unpublishable])
+            await self._forget(
+                keys, [self._token, batch.id, place, *(batch.lines[index] for index in invalid)]
+            )
         except ResponseError as error:
             raise _owner_error(error) from None
+
+    async def durability(self) -> Durability:
+        """Ask Redis what it does for what it acknowledged."""
+        return await durability_of(self._redis)
 
     async def release(self) -> None:
         """Let the next owner begin at once."""
@@ -107,6 +176,11 @@ class Queue:
     async def length(self) -> int:
         """Count the lines that wait, the batch in flight included."""
         return int(await self._redis.llen(self.keys.list)) + int(await self._redis.llen(self._lines))
+
+
+def _in_flight(answer: Sequence[bytes]) -> InFlight:
+    batch_id, cluster, prefix, delivery = (field.decode() for field in answer)
+    return InFlight(batch_id, Destination(cluster, prefix, delivery))
 
 
 def _owner_error(error: ResponseError) -> Exception:

@@ -2,23 +2,35 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from collector.event import CLICKS, ORPHANS, REFERRALS
 from kafkastore.record import BOTS
 from process.settings import RedisSettings, Settings
 
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,200}")
+_SERVER = re.compile(r"(?P<scheme>kafka|kafka\+ssl)://(?P<broker>[^/@,\s]+:\d{1,5})/?")
 
 
-def _bootstrap(value: str) -> str:
+class _TlsBrokers(str):
+    """`host:port,host:port` that speak TLS."""
+
+    __slots__ = ()
+
+
+def _brokers(value: str) -> str:
     """`kafka://a:9092,kafka://b:9092` → `a:9092,b:9092`."""
-    servers = [server.strip() for server in value.split(",") if server.strip()]
-    if not servers or not all(re.fullmatch(r"kafka://[^/@\s]+:\d{1,5}/?", server) for server in servers):
+    servers = [_SERVER.fullmatch(server.strip()) for server in value.split(",") if server.strip()]
+    found = [server for server in servers if server]
+    if not found or len(found) < len(servers):
         raise ValueError("this is no list of kafka://host:port")
-    return ",".join(server.removeprefix("kafka://").rstrip("/") for server in servers)
+    schemes = {server["scheme"] for server in found}
+    if len(schemes) > 1:
+        raise ValueError("this mixes kafka:// and kafka+ssl://")
+    brokers = ",".join(server["broker"] for server in found)
+    return brokers if schemes == {"kafka"} else _TlsBrokers(brokers)
 
 
 def _topics(value: str) -> tuple[str, ...]:
@@ -32,6 +44,7 @@ def _topics(value: str) -> tuple[str, ...]:
 
 
 _Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+_Upper = BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value)
 _Topics = Annotated[
     tuple[str, ...], BeforeValidator(lambda value: _topics(value) if isinstance(value, str) else value)
 ]
@@ -40,11 +53,33 @@ _Topics = Annotated[
 class KafkastoreSettings(Settings, RedisSettings):
     """What `kafkastore run` reads from the environment."""
 
-    kafka_url: Annotated[str, AfterValidator(_bootstrap)] = Field(
+    kafka_url: Annotated[str, AfterValidator(_brokers)] = Field(
         "kafka://127.0.0.1:9092",
-        description="brokers, as kafka://host:port,kafka://host:port",
+        description="brokers, as kafka://host:port,kafka://host:port, or with TLS kafka+ssl://host:port,…",
         validate_default=True,
     )
+    kafka_trusted_cert: SecretStr | None = Field(
+        None,
+        description="whose signature the brokers' certificates have: PEM text or a path; unset: this machine's list",
+    )
+    kafka_client_cert: SecretStr | None = Field(
+        None, description="our certificate for kafka+ssl://, where brokers want one: PEM text or a path"
+    )
+    kafka_client_cert_key: SecretStr | None = Field(
+        None, description="the key of KAFKA_CLIENT_CERT: PEM text or a path"
+    )
+    kafka_ssl_check_hostname: bool = Field(
+        default=True,
+        description="0 checks who signed a broker's certificate, not its name (Heroku needs that)",
+    )
+    kafka_sasl_mechanism: Annotated[Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None, _Upper] = (
+        Field(
+            None,
+            description="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, where brokers want a name and a password",
+        )
+    )
+    kafka_sasl_username: str | None = Field(None, description="the name, with KAFKA_SASL_MECHANISM")
+    kafka_sasl_password: SecretStr | None = Field(None, description="the password, with KAFKA_SASL_MECHANISM")
     kafka_prefix: str = Field(
         "",
         pattern=r"^[a-zA-Z0-9._-]{0,40}$",
@@ -56,6 +91,10 @@ class KafkastoreSettings(Settings, RedisSettings):
     )
     delivery: Annotated[Literal["exactly_once", "at_least_once"], _Lower] = Field(
         "exactly_once", description="exactly_once, or at_least_once for brokers without transactions"
+    )
+    claim_durable: bool = Field(
+        default=False,
+        description="1 publishes a batch only when Redis has its claim on disk: nothing doubles if Redis goes back",
     )
     bots: Annotated[Literal["separate", "flag", "drop"], _Lower] = Field(
         "separate", description="bots' clicks and referrals: separate (topic bots), flag or drop"
@@ -73,6 +112,30 @@ class KafkastoreSettings(Settings, RedisSettings):
     geoip_db: Path | None = Field(
         None, description="a GeoIP2, GeoLite2 or DB-IP file; unset: the shipped country table"
     )
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        """Refuse half of what belongs together, and secrets that would not be used."""
+        if (self.kafka_client_cert is None) != (self.kafka_client_cert_key is None):
+            raise ValueError(
+                "KAFKA_CLIENT_CERT and KAFKA_CLIENT_CERT_KEY belong together: set both or neither."
+            )
+        if not self.kafka_tls and (self.kafka_client_cert or self.kafka_trusted_cert):
+            raise ValueError(
+                "KAFKA_URL is without TLS although certificates are set: write kafka+ssl://, or unset them."
+            )
+        sasl = (self.kafka_sasl_mechanism, self.kafka_sasl_username, self.kafka_sasl_password)
+        if any(sasl) and not all(sasl):
+            raise ValueError(
+                "KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD belong together: "
+                "set all three or none."
+            )
+        return self
+
+    @property
+    def kafka_tls(self) -> bool:
+        """Whether the brokers speak TLS."""
+        return isinstance(self.kafka_url, _TlsBrokers)
 
     @property
     def topics(self) -> frozenset[str]:

@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaError
 
-from kafkastore.publisher import PublishError
+from kafkastore.connection import PublishError, connection, start
 from kafkastore.settings import KafkastoreSettings
 from kafkastore.topics import existing_topics, topics_of
 from process.logs import log
@@ -19,6 +18,7 @@ from process.run import CannotStartError
 from process.tasks import end
 
 _POLL_MS: Final = 200
+_START_SECONDS: Final = 10.0
 _STOP_SECONDS: Final = 2.0
 
 _TOPICS_MS: Final = 200
@@ -43,20 +43,9 @@ async def tail(
     settings: KafkastoreSettings, topics: Sequence[str] | None, stop: asyncio.Event, *, from_beginning: bool
 ) -> AsyncIterator[Stored]:
     """Give what is stored in `topics` (None: all of ours) until told to stop; raises CannotStartError."""
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka_url,
-        isolation_level="read_committed",
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        metadata_max_age_ms=_TOPICS_MS,
-    )
+    consumer = _consumer(settings)
     try:
-        try:
-            await consumer.start()
-        except (KafkaError, OSError) as error:
-            raise CannotStartError(
-                f"Kafka at {settings.kafka_url} does not answer ({error!r}): mend KAFKA_URL."
-            ) from None
+        await start(consumer, settings, _START_SECONDS)
         await _place(
             consumer,
             settings,
@@ -72,10 +61,24 @@ async def tail(
                     value = None if topic.endswith(".dead") else json.loads(record.value)
                     yield Stored(topic, record.timestamp, value, record.value, dict(record.headers))
     except PublishError as error:
-        raise CannotStartError(f"{error}: mend KAFKA_URL.") from None
+        raise CannotStartError(f"{error}.") from None
     finally:
         # A consumer whose broker is gone may not find its way to the end by itself.
         await end({asyncio.create_task(consumer.stop())}, after=_STOP_SECONDS)
+
+
+def _consumer(settings: KafkastoreSettings) -> AIOKafkaConsumer:
+    try:
+        reached = connection(settings)
+    except PublishError as error:
+        raise CannotStartError(f"{error}.") from None
+    return AIOKafkaConsumer(
+        **reached,
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        metadata_max_age_ms=_TOPICS_MS,
+    )
 
 
 async def _place(

@@ -15,6 +15,7 @@ def read_committed(bootstrap, topic):
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest",
+            "fetch.wait.max.ms": 10,  # an end is told after this: tests ask for many
         }
     )
     try:
