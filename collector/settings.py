@@ -5,12 +5,14 @@ import re
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from collector.client_address import client_address
 from collector.lane import Durability
 from collector.referer import RefererPrivacy
+from collector.referral import host_name
 from collector.topics import InAppSettings
 from process.settings import MetricsSettings, RedisSettings, Settings
 
@@ -53,6 +55,27 @@ def _origins(value: str) -> tuple[str, ...]:
 _Origins = Annotated[
     tuple[str, ...], BeforeValidator(lambda value: _origins(value) if isinstance(value, str) else value)
 ]
+
+
+def _origin(value: str) -> str:
+    """An upstream is a scheme and a host: paths of ours are paths of its."""
+    parts = urlsplit(value)
+    whole = parts.path in ("", "/") and not parts.query and not parts.fragment and parts.username is None
+    if parts.scheme not in ("http", "https") or not parts.hostname or not whole or parts.port == 0:
+        raise ValueError("this is no http://host:port or https://host")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _hosts(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    hosts = {entry: host_name(entry.strip()) for entry in value.split(",") if entry.strip()}
+    for entry, host in hosts.items():
+        if host is None:
+            raise ValueError(f"`{entry.strip()}` is no host name")
+    return frozenset(hosts.values())
+
+
 _Lower = BeforeValidator(str.lower)
 _Url = Annotated[str, AfterValidator(_redirect_target)]
 
@@ -63,7 +86,6 @@ class CollectorSettings(Settings, MetricsSettings, RedisSettings, InAppSettings)
     port: int = Field(
         8080, ge=0, le=65535, description="the TCP port to listen on, 0 to 65535 (0: any free one)"
     )
-    host: str = Field("0.0.0.0", description="the address to listen on")  # noqa: S104 (a public endpoint)
     web_concurrency: int = Field(1, ge=1, le=256, description="processes that share PORT, 1 to 256")
     metrics_public: bool = Field(default=False, description="1 answers /metrics on PORT too")
     tls_cert: SecretStr | None = Field(
@@ -122,6 +144,15 @@ class CollectorSettings(Settings, MetricsSettings, RedisSettings, InAppSettings)
     )
     error_page_url: _Url | None = Field(
         None, description="where an unknown or expired link sends the visitor"
+    )
+    frontend_url: Annotated[str, AfterValidator(_origin)] | None = Field(
+        None, description="the web site that is shown where no link is (http://127.0.0.1:8081); unset: none"
+    )
+    site_hosts: Annotated[frozenset[str], BeforeValidator(_hosts)] = Field(
+        frozenset(), description="hosts that are yours and send no referrals (example.com,www.example.com)"
+    )
+    referrals_direct: bool = Field(
+        default=False, description="1 records page views that came from nowhere too (a typed address, an app)"
     )
     api_secret_key: SecretStr | None = Field(
         None, description="the secret that signs calls of the sync API; unset: the API is closed"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Annotated
 
@@ -9,16 +10,24 @@ import typer
 
 from collector.queue import open_redis, queue_keys
 from geoip.database import DatabaseError, open_database
+from geoip.fresh import keep_fresh
 from kafkastore.connection import PublishError, connection
 from kafkastore.dead_cli import dead_app
 from kafkastore.device import warm
 from kafkastore.findings import findings
+from kafkastore.health import readiness
+from kafkastore.metrics import FAMILIES, samples_of
 from kafkastore.pipeline import Pipeline, Resolve
 from kafkastore.queue import Queue
 from kafkastore.settings import KafkastoreSettings
 from kafkastore.tail import readable, tail
+from kafkastore.visitor_keys import DailyKeys
+from process import watch
 from process.logs import log
+from process.metrics import exposition
+from process.ports import listen, open_door
 from process.run import FAILED, CannotStartError, run, settings_or_exit, stop_on_signals
+from process.tasks import end
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -57,21 +66,36 @@ async def _run(settings: KafkastoreSettings, *, until_empty: bool, resolve: Reso
     except (DatabaseError, PublishError) as error:
         raise CannotStartError(str(error)) from None
     warm()
-    redises = [open_redis(url, tls_insecure=settings.redis_tls_insecure) for url in settings.redis_urls]
-    queues = [Queue(redis, keys) for redis in redises for keys in queue_keys(settings.queues)]
-    pipeline = Pipeline(settings, places.place_of, until_empty=until_empty, resolve=resolve)
-    log.info("kafkastore_started", kafka=settings.kafka_url, delivery=settings.delivery, queues=len(queues))
-    try:
-        await pipeline.run(queues, stop)
-    finally:
+    async with AsyncExitStack() as stack:
+        redises = [open_redis(url, tls_insecure=settings.redis_tls_insecure) for url in settings.redis_urls]
         for redis in redises:
-            await redis.aclose()
+            stack.push_async_callback(redis.aclose)
+        queues = [Queue(redis, keys) for redis in redises for keys in queue_keys(settings.queues)]
+        pipeline = Pipeline(settings, places.place_of, until_empty=until_empty, resolve=resolve)
+        if settings.visitor_keys_change_daily:
+            pipeline.daily_keys = DailyKeys(redises[0])
+        if settings.metrics_port is not None:
+            listener = listen(settings.host, settings.metrics_port, "METRICS_PORT")
+            watched = watch.Watched(
+                metrics=lambda: exposition(FAMILIES, samples_of(pipeline, places)),
+                readiness=partial(readiness, settings, pipeline, redises, stop),
+            )
+            door = await open_door(listener, partial(watch.answer, watched))
+            stack.push_async_callback(door.close)
+        fresh = asyncio.create_task(keep_fresh(places))
+        stack.push_async_callback(end, {fresh})
         log.info(
-            "kafkastore_stopped",
-            published=dict(pipeline.published),
-            dropped_bots=pipeline.dropped_bots,
-            redis_went_back=pipeline.redis_went_back,
+            "kafkastore_started", kafka=settings.kafka_url, delivery=settings.delivery, queues=len(queues)
         )
+        try:
+            await pipeline.run(queues, stop)
+        finally:
+            log.info(
+                "kafkastore_stopped",
+                published=dict(pipeline.published),
+                dropped_bots=pipeline.dropped_bots,
+                redis_went_back=pipeline.redis_went_back,
+            )
     return 0
 
 

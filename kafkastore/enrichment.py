@@ -24,12 +24,12 @@ from collector.event import (
     utc_time,
 )
 from collector.platform import platform_of
+from collector.topics import BOTS
 from geoip.place import NOWHERE, Place
 from kafkastore.adtekio import text_value
 from kafkastore.bots import bot_of
 from kafkastore.device import device_of
 from kafkastore.record import (
-    BOTS,
     CONTENT_TYPES,
     ClickValue,
     EventValue,

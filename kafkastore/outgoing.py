@@ -1,5 +1,6 @@
 """What goes out of a batch: events as records, lines that are none as dead letters, and the few that cannot go."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -26,17 +27,36 @@ class Outgoing:
     invalid: tuple[int, ...] = ()
     """Lines that Kafka takes in no form: they stay in Redis, in `click_invalid`."""
     dropped_bots: int = 0
+    dead: tuple[bool, ...] = ()
+    """Of every line, whether it is a dead letter."""
     arrived: frozenset[int] = frozenset()
     """Records that are in Kafka already, where there are no transactions to keep them out."""
+
+    @property
+    def most_frequent_reason(self) -> str:
+        """Why most of its dead letters are dead; "" without any."""
+        reasons = Counter(
+            dict(self.records[index].headers)["reason"].decode()
+            for index, dead in enumerate(self.dead)
+            if dead
+        )
+        return reasons.most_common(1)[0][0] if reasons else ""
 
 
 class Enricher:
     """Turns lines into records."""
 
-    def __init__(self, settings: KafkastoreSettings, place_of: Callable[[str], Place]) -> None:
+    def __init__(
+        self,
+        settings: KafkastoreSettings,
+        place_of: Callable[[str], Place],
+        visitor_key: Callable[[int], bytes] | None = None,
+    ) -> None:
         self._place_of = place_of
         self._topics = settings.topics
         self._policy = Policy(
+            value_format=settings.value_format,
+            visitor_key=visitor_key,
             bots=settings.bots,
             ip_privacy=settings.ip_privacy,
             honor_gpc=settings.gpc == "honor",
@@ -47,15 +67,18 @@ class Enricher:
         """Give what goes out of a batch."""
         records: dict[int, Record] = {}
         invalid = []
+        dead = []
         dropped = 0
         for index, line in enumerate(batch.lines):
             if len(line) > MOST_BYTES:
                 invalid.append(index)
-            elif record := self._record(line, Source(batch.id, index), now_ms):
-                records[index] = record
+            elif found := self._record(line, Source(batch.id, index), now_ms):
+                records[index] = found
             else:
                 dropped += 1
-        return Outgoing(batch, records, tuple(invalid), dropped)
+            record = records.get(index)
+            dead.append(record is not None and record.topic.endswith(".dead"))
+        return Outgoing(batch, records, tuple(invalid), dropped, tuple(dead))
 
     def refused(self, line: bytes, reason: str, now_ms: int) -> Record:
         """Give the dead letter of an event that Kafka refused."""

@@ -7,10 +7,13 @@ the last checkpoint in Kafka tells whether it arrived.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Final, Literal
+
+from redis.exceptions import RedisError
 
 from geoip.place import Place
 from kafkastore.checkpoint import Checkpoint
@@ -23,8 +26,12 @@ from kafkastore.queue import Batch, InFlight, Queue
 from kafkastore.record import Record
 from kafkastore.refusal import RefusedError, sift
 from kafkastore.settings import KafkastoreSettings
+from kafkastore.sharing import Share
+from kafkastore.stop_limit import StopLimit
 from kafkastore.topics import ensure_topics
+from kafkastore.visitor_keys import DailyKeys, times_of
 from process.logs import log
+from process.metrics import Durations
 from process.tasks import end
 
 IDLE_SECONDS: Final = 0.02
@@ -32,6 +39,9 @@ IDLE_SECONDS: Final = 0.02
 
 FINISH_SECONDS: Final = 4.0
 """For a batch in hand when told to stop. A producer takes 2 s more to end, a lease 1 s: gone within 10 s."""
+
+MEASURE_SECONDS: Final = 5.0
+"""Between looks at how long the queues are."""
 
 Resolve = Literal["publish", "forget"]
 """What to do with a batch that was on its way to another Kafka when it was claimed."""
@@ -49,6 +59,24 @@ class Turn:
     durability: Durability
 
 
+@dataclass(slots=True)
+class QueueState:
+    """What is known of a queue, for whoever watches."""
+
+    redis: int
+    """Its number among the Redis, from 1."""
+    queue: str
+    ownership: Ownership
+    owned: bool = False
+    lines: int | None = None
+    """Lines that wait, the batch in flight included; None: not known."""
+
+    @property
+    def why(self) -> str | None:
+        """What it waits for."""
+        return self.ownership.trouble
+
+
 @dataclass
 class Pipeline:
     """Moves the events of some queues; counts what it moved."""
@@ -57,6 +85,14 @@ class Pipeline:
     place_of: Callable[[str], Place]
     until_empty: bool = False
     resolve: Resolve | None = None
+    daily_keys: DailyKeys | None = None
+    """With VISITOR_SECRET=daily."""
+    batches: int = 0
+    durations: Durations = field(default_factory=Durations)
+    """From a batch's claim to its end."""
+    lag_seconds: float = 0.0
+    """Of the newest event in the last batch."""
+    states: list[QueueState] = field(default_factory=list)
     published: Counter[str] = field(default_factory=Counter)
     """Records in Kafka, by topic."""
     dropped_bots: int = 0
@@ -68,9 +104,24 @@ class Pipeline:
     _most_bytes: dict[str, int] = field(default_factory=dict)
     """What was learned of how large a topic's pieces may be."""
 
+    def troubles(self) -> Iterator[QueueState]:
+        """Give the queues of ours that wait for something that is wrong."""
+        return (state for state in self.states if state.why is not None)
+
     async def run(self, queues: list[Queue], stop: asyncio.Event) -> None:
         """Move events until told to stop, or until the queues are empty."""
-        tending: set[asyncio.Task[None]] = {asyncio.create_task(self._tend(queue, stop)) for queue in queues}
+        redises = list(dict.fromkeys(queue.redis for queue in queues))
+        shares = {redis: Share(redis, sum(queue.redis is redis for queue in queues)) for redis in redises}
+        self.states = [
+            QueueState(redises.index(queue.redis) + 1, queue.keys.list, Ownership(queue, shares[queue.redis]))
+            for queue in queues
+        ]
+        beside = [asyncio.create_task(share.keep_fair()) for share in shares.values()]
+        beside.append(asyncio.create_task(self._keep_measured(queues)))
+        tending = {
+            asyncio.create_task(self._tend(queue, state, stop))
+            for queue, state in zip(queues, self.states, strict=True)
+        }
         stopped = asyncio.create_task(stop.wait())
         try:
             while tending and not stopped.done():
@@ -81,15 +132,36 @@ class Pipeline:
             if tending:
                 await asyncio.wait(tending, timeout=FINISH_SECONDS)
         finally:
-            await end({*tending, stopped})
+            await end({*tending, *beside, stopped})
+            for share in shares.values():
+                with suppress(RedisError, OSError):
+                    await share.leave()
 
-    async def _tend(self, queue: Queue, stop: asyncio.Event) -> None:
-        ownership = Ownership(queue)
-        move = partial(self._move, queue, ownership, stop)
-        await ownership.hold(move, stop, until_empty=self.until_empty)
+    async def _tend(self, queue: Queue, state: QueueState, stop: asyncio.Event) -> None:
+        move = partial(self._move, queue, state, stop)
+        await state.ownership.hold(move, stop, until_empty=self.until_empty)
 
-    async def _move(self, queue: Queue, ownership: Ownership, stop: asyncio.Event, lease: Lease) -> bool:
+    async def _keep_measured(self, queues: list[Queue]) -> None:
+        """Look how long the queues are, until cancelled."""
+        while True:
+            for queue, state in zip(queues, self.states, strict=True):
+                try:
+                    state.lines = await queue.length()
+                except (RedisError, OSError):
+                    state.lines = None
+            await asyncio.sleep(MEASURE_SECONDS)
+
+    async def _move(self, queue: Queue, state: QueueState, stop: asyncio.Event, lease: Lease) -> bool:
         """Move batches of a queue we own; True when there is nothing more to do."""
+        state.owned = True
+        try:
+            return await self._move_owned(queue, state.ownership, stop, lease)
+        finally:
+            state.owned = False
+
+    async def _move_owned(
+        self, queue: Queue, ownership: Ownership, stop: asyncio.Event, lease: Lease
+    ) -> bool:
         cluster = await ensure_topics(self.settings)
         here = Destination(cluster, self.settings.kafka_prefix, self.settings.delivery)
         turn = Turn(queue, await queue.id(), ownership, lease, here, await queue.durability())
@@ -100,7 +172,7 @@ class Pipeline:
             try:
                 async with opened() as publisher:
                     if await self._move_by(publisher, turn, stop, sifted):
-                        return True
+                        return stop.is_set() or self.until_empty
                 sifted = None
             except RefusedError as refused:
                 sifted = await sift(refused, opened, self._letter)
@@ -116,7 +188,7 @@ class Pipeline:
         checkpoint = await publisher.last_checkpoint()
         await self._compare(turn, publisher, checkpoint)
         self._say_owned(turn, checkpoint)
-        while not stop.is_set():
+        while not stop.is_set() and not turn.ownership.gives:
             if turn.lease.done():
                 turn.lease.result()
             batch = await turn.queue.claim(turn.here)
@@ -139,6 +211,7 @@ class Pipeline:
         sifted: Outgoing | None,
     ) -> Checkpoint | None:
         """Publish a batch, unless it is the one that Kafka has already; then forget it."""
+        began = time.monotonic()
         if checkpoint is not None and checkpoint.batch_id == batch.id:
             invalid = checkpoint.invalid
         else:
@@ -147,11 +220,12 @@ class Pipeline:
             if sifted is not None and sifted.batch.id == batch.id:
                 outgoing = sifted
             else:
-                outgoing = self._enricher.outgoing(batch, _now_ms())
+                outgoing = await self._outgoing(batch)
+            self._stop_limit.check(outgoing.dead, outgoing.most_frequent_reason)
             checkpoint = await publisher.publish(outgoing)
+            self._stop_limit.passed(outgoing.dead)
             invalid = outgoing.invalid
-            self.published.update(record.topic for record in outgoing.records.values())
-            self.dropped_bots += outgoing.dropped_bots
+            self._count(outgoing)
         await turn.queue.forget(batch, invalid, turn.here if checkpoint else None)
         if invalid:
             log.error(
@@ -161,7 +235,21 @@ class Pipeline:
                 kept_in="click_invalid",
             )
         turn.ownership.goes_on()
+        self.batches += 1
+        self.durations.add(time.monotonic() - began)
         return checkpoint
+
+    async def _outgoing(self, batch: Batch) -> Outgoing:
+        if self.daily_keys is not None:
+            await self.daily_keys.fetch(times_of(batch.lines))
+        return self._enricher.outgoing(batch, _now_ms())
+
+    def _count(self, outgoing: Outgoing) -> None:
+        self.published.update(record.topic for record in outgoing.records.values())
+        self.dropped_bots += outgoing.dropped_bots
+        newest = max((record.timestamp_ms for record in outgoing.records.values()), default=None)
+        if newest is not None:
+            self.lag_seconds = max(_now_ms() - newest, 0) / 1000
 
     async def _settings_for(self, turn: Turn, in_flight: InFlight | None) -> KafkastoreSettings:
         """Decide how the next batch goes: one in flight as it was claimed. Raises ForeignBatchError."""
@@ -214,7 +302,21 @@ class Pipeline:
 
     @cached_property
     def _enricher(self) -> Enricher:
-        return Enricher(self.settings, self.place_of)
+        return Enricher(self.settings, self.place_of, self._visitor_key)
+
+    @cached_property
+    def _visitor_key(self) -> Callable[[int], bytes] | None:
+        secret = self.settings.visitor_secret
+        if secret is None:
+            return None
+        if self.daily_keys is not None:
+            return self.daily_keys.of
+        key = secret.get_secret_value().encode()
+        return lambda _seconds: key
+
+    @cached_property
+    def _stop_limit(self) -> StopLimit:
+        return StopLimit(self.settings.stop_limit)
 
 
 def _say_what_was_refused(queue: Queue, before: Outgoing, after: Outgoing) -> None:

@@ -78,7 +78,7 @@ class Queue:
     """One queue, for as long as this process may want to own it."""
 
     def __init__(self, redis: Redis, keys: QueueKeys) -> None:
-        self._redis = redis
+        self.redis = redis
         self.keys = keys
         self._token = str(uuid.uuid4())
         self._lease = keys.key("lease")
@@ -93,7 +93,7 @@ class Queue:
 
     async def id(self) -> str:
         """Give the queue's id, which names its transactions and checkpoints."""
-        return await queue_id(self._redis, self.keys)
+        return await queue_id(self.redis, self.keys)
 
     async def own(self) -> bool:
         """Take the lease, or renew it; False while another process has it."""
@@ -101,12 +101,12 @@ class Queue:
 
     async def in_flight(self) -> InFlight | None:
         """Tell which batch is in flight."""
-        answer: list[Any] = await self._redis.hmget(self._batch, ["id", "cluster", "prefix", "delivery"])
+        answer: list[Any] = await self.redis.hmget(self._batch, ["id", "cluster", "prefix", "delivery"])
         return None if answer[0] is None else _in_flight(answer)
 
     async def forgotten(self, destination: Destination) -> str | None:
         """Tell the id of the last batch that was forgotten because a checkpoint there says it arrived."""
-        answer: Any = await self._redis.hget(self._forgotten, destination.place)
+        answer: Any = await self.redis.hget(self._forgotten, destination.place)
         return None if answer is None else str(answer, "ascii")
 
     async def claim(self, destination: Destination) -> Batch | None:
@@ -134,7 +134,7 @@ class Queue:
         deadline = time.monotonic() + DURABLE_SECONDS
         while time.monotonic() < deadline:
             try:
-                async with self._redis.pipeline(transaction=False) as pipe:
+                async with self.redis.pipeline(transaction=False) as pipe:
                     pipe.eval(_OWN, 1, self._lease, self._token, str(int(LEASE_SECONDS * 1000)))
                     pipe.execute_command("WAITAOF", 1, 0, _WAIT_MS)
                     owned, (on_disk, _) = await pipe.execute()
@@ -167,7 +167,7 @@ class Queue:
 
     async def durability(self) -> Durability:
         """Ask Redis what it does for what it acknowledged."""
-        return await durability_of(self._redis)
+        return await durability_of(self.redis)
 
     async def release(self) -> None:
         """Let the next owner begin at once."""
@@ -175,7 +175,7 @@ class Queue:
 
     async def length(self) -> int:
         """Count the lines that wait, the batch in flight included."""
-        return int(await self._redis.llen(self.keys.list)) + int(await self._redis.llen(self._lines))
+        return int(await self.redis.llen(self.keys.list)) + int(await self.redis.llen(self._lines))
 
 
 def _in_flight(answer: Sequence[bytes]) -> InFlight:

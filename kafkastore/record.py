@@ -5,9 +5,6 @@ from typing import Final, Literal
 
 import msgspec
 
-BOTS: Final = "bots"
-"""The topic of bots' clicks and referrals under BOTS=separate."""
-
 ValueFormat = Literal["json", "adtekio"]
 CONTENT_TYPES: Final = {"json": b"application/json", "adtekio": b"text/plain"}
 

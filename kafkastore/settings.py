@@ -2,15 +2,15 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from collector.event import CLICKS, ORPHANS, REFERRALS
-from kafkastore.record import BOTS
-from process.settings import RedisSettings, Settings
+from collector.topics import InAppSettings
+from kafkastore.record import ValueFormat
+from process.settings import MetricsSettings, RedisSettings, Settings
 
-_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,200}")
 _SERVER = re.compile(r"(?P<scheme>kafka|kafka\+ssl)://(?P<broker>[^/@,\s]+:\d{1,5})/?")
 
 
@@ -33,24 +33,11 @@ def _brokers(value: str) -> str:
     return brokers if schemes == {"kafka"} else _TlsBrokers(brokers)
 
 
-def _topics(value: str) -> tuple[str, ...]:
-    topics = tuple(topic.strip() for topic in value.split(",") if topic.strip())
-    for topic in topics:
-        if not _TOPIC.fullmatch(topic):
-            raise ValueError(f"`{topic}` is no name of a topic")
-        if topic in (CLICKS, REFERRALS, ORPHANS, BOTS) or topic.endswith(".dead"):
-            raise ValueError(f"`{topic}` is a topic of ours that no app may write to")
-    return topics
-
-
 _Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 _Upper = BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value)
-_Topics = Annotated[
-    tuple[str, ...], BeforeValidator(lambda value: _topics(value) if isinstance(value, str) else value)
-]
 
 
-class KafkastoreSettings(Settings, RedisSettings):
+class KafkastoreSettings(Settings, MetricsSettings, RedisSettings, InAppSettings):
     """What `kafkastore run` reads from the environment."""
 
     kafka_url: Annotated[str, AfterValidator(_brokers)] = Field(
@@ -96,11 +83,21 @@ class KafkastoreSettings(Settings, RedisSettings):
         default=False,
         description="1 publishes a batch only when Redis has its claim on disk: nothing doubles if Redis goes back",
     )
+    stop_limit: int = Field(
+        50,
+        ge=0,
+        le=100,
+        description="percent of the last 1000 lines that may be dead before all is stopped; 100: none",
+    )
+    value_format: Annotated[ValueFormat, _Lower] = Field(
+        "json", description="json, or adtekio: the text of the original pipeline"
+    )
     bots: Annotated[Literal["separate", "flag", "drop"], _Lower] = Field(
-        "separate", description="bots' clicks and referrals: separate (topic bots), flag or drop"
+        "separate",
+        description="bots' clicks and referrals: separate (topic bots), flag or drop; with adtekio flag unless set",
     )
     ip_privacy: Annotated[Literal["mask", "full", "none"], _Lower] = Field(
-        "mask", description="addresses in Kafka: mask, full or none"
+        "mask", description="addresses in Kafka: mask, full or none; with adtekio full unless set"
     )
     gpc: Annotated[Literal["honor", "ignore"], _Lower] = Field(
         "honor", description="Global Privacy Control: honor keeps nothing that identifies the visitor"
@@ -108,10 +105,21 @@ class KafkastoreSettings(Settings, RedisSettings):
     dnt: Annotated[Literal["honor", "ignore"], _Lower] = Field(
         "ignore", description="Do Not Track: honor or ignore"
     )
-    inapp_topics: _Topics = Field(("inapp",), description="topics an in-app event may name")
+    visitor_secret: SecretStr | None = Field(
+        None,
+        description="makes visitor ids keyed hashes: a text, or daily (a random key a day, forgotten after 48 h)",
+    )
     geoip_db: Path | None = Field(
         None, description="a GeoIP2, GeoLite2 or DB-IP file; unset: the shipped country table"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_original(cls, given: Any) -> Any:
+        """Readers of the original's text know bots among people and whole addresses."""
+        if isinstance(given, dict) and str(given.get("value_format", "")).lower() == "adtekio":
+            return {"bots": "flag", "ip_privacy": "full", **given}
+        return given
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -136,6 +144,11 @@ class KafkastoreSettings(Settings, RedisSettings):
     def kafka_tls(self) -> bool:
         """Whether the brokers speak TLS."""
         return isinstance(self.kafka_url, _TlsBrokers)
+
+    @property
+    def visitor_keys_change_daily(self) -> bool:
+        """Whether visitor ids get a random key a day."""
+        return self.visitor_secret is not None and self.visitor_secret.get_secret_value() == "daily"
 
     @property
     def topics(self) -> frozenset[str]:

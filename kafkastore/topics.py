@@ -9,9 +9,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
+from collector.topics import BOTS
 from kafkastore.checkpoint import CHECKPOINTS
 from kafkastore.connection import PublishError, connection, start
-from kafkastore.record import BOTS
 from kafkastore.settings import KafkastoreSettings
 
 _TOPIC_ALREADY_EXISTS: Final = 36

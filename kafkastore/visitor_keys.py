@@ -7,7 +7,7 @@ another one.
 
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +16,8 @@ from redis.asyncio import Redis
 from collector.queue import CLICK_QUEUE, QueueKeys
 
 KEY_SECONDS: Final = 48 * 3600
+
+_TIMESTAMP_DIGITS: Final = 10
 
 OLDEST_DAYS: Final = 60
 NEWEST_DAYS: Final = 1
@@ -63,3 +65,11 @@ class DailyKeys:
 
 def _is_near(day: int, now: float) -> bool:
     return -OLDEST_DAYS <= day - int(now) // 86_400 <= NEWEST_DAYS
+
+
+def times_of(lines: Iterable[bytes]) -> Iterator[int]:
+    """Give the Unix times in the second fields of lines, where there are any."""
+    for line in lines:
+        fields = line.split(b" ", 2)
+        if len(fields) > 1 and fields[1].isdigit() and len(fields[1]) <= _TIMESTAMP_DIGITS:
+            yield int(fields[1])

@@ -34,6 +34,7 @@ class Settings(BaseModel):
 class MetricsSettings(BaseModel):
     """Where a process is watched."""
 
+    host: str = Field("0.0.0.0", description="the address to listen on")  # noqa: S104 (a public endpoint)
     metrics_port: int | None = Field(
         None,
         ge=1,
