@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from collector.client_address import ClientAddress, client_address, peers_trusted
 from collector.event import Event
+from collector.frontend import Frontend, open_frontend
 from collector.host import Trusts, peer_of
 from collector.journal import JournalFullError, Space
 from collector.lane import Lane
@@ -64,6 +65,8 @@ class Collector:
     """What every answer carries."""
     board: Board
     worker: int
+    frontend: Frontend | None = None
+    """The web site behind us."""
     stopping: bool = False
     recorded: Counter[str] = field(default_factory=Counter)
     """Events in the journal, by topic."""
@@ -80,7 +83,16 @@ class Collector:
     _refuses: bool = False
 
     async def record(self, event: Event) -> None:
-        """Write an event down, as safely as DURABILITY asks for; one that cannot be is counted, never an error."""
+        """Write an event down, as safely as DURABILITY asks for."""
+        lane = self.write_down(event)
+        if lane is not None:
+            await lane.safe()
+
+    def write_down(self, event: Event) -> Lane | None:
+        """Append an event to a journal; one that cannot be is counted, and never an error of the visitor's.
+
+        Gives the lane that it takes.
+        """
         try:
             lane = self.shipper.append(event.encode())
         except JournalFullError:
@@ -89,7 +101,8 @@ class Collector:
             self._drop("journal_write", error.strerror or str(error))
         else:
             self.recorded[event.topic] += 1
-            await lane.safe()
+            return lane
+        return None
 
     def lanes(self) -> Iterator[tuple[int, str, Lane]]:
         """Give every lane with the number of its Redis, from 1, and the name of its queue."""
@@ -173,6 +186,9 @@ async def open_collector(
             own_headers=_own_headers(settings),
             board=board,
             worker=worker,
+            frontend=None
+            if settings.frontend_url is None
+            else await stack.enter_async_context(open_frontend(settings.frontend_url)),
         )
         # The first visitor shall find the links; a database that is away does not keep the others waiting.
         with suppress(LinkStoreError, TimeoutError):

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
 from hashlib import md5
+from operator import itemgetter
 from typing import Final, Literal
+
+import msgspec
 
 from collector.event import (
     CLICK_PATH,
@@ -18,6 +20,9 @@ from collector.event import (
     Value,
     encode_params,
     encode_query,
+    quoted,
+    quoted_text,
+    utc_seconds,
     utc_time,
 )
 from links.link import Link
@@ -29,14 +34,17 @@ _NOT_IN_REQPARAMS: Final = frozenset(
 )
 UTM: Final = ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content")
 
+_UTM_AS_SENT: Final = frozenset(name.encode() for name in UTM)
 _UUID_WITHOUT_DASHES: Final = re.compile(rb"[0-9A-Fa-f]{32}")
 _UUID: Final = re.compile(rb"[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}")
 _MD5: Final = re.compile(rb"[0-9A-Fa-f]{32}")
 _SHA1: Final = re.compile(rb"[0-9A-Fa-f]{40}")
 
 
-@dataclass(frozen=True, slots=True)
-class Visit:
+# Structs, since a frozen dataclass takes ten times as long to make: 1.2 µs each (measured).
+
+
+class Visit(msgspec.Struct, frozen=True, gc=False):
     """One request, as far as its event is concerned."""
 
     event_id: str
@@ -45,7 +53,7 @@ class Visit:
     """Unix time in milliseconds; the one reading of the clock this event has."""
     ip: str
     user_agent: bytes
-    params: Params = field(default_factory=list)
+    params: Params = []
     """The request's query, decoded."""
     referer: str | None = None
     """As far as it may be kept."""
@@ -57,8 +65,7 @@ class Visit:
         return self.at_ms // 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Click:
+class Click(msgspec.Struct, frozen=True, gc=False):
     """A visit that found its link."""
 
     link: Link
@@ -75,44 +82,29 @@ class Click:
         last = dict(visit.params)
         adid = adid_of(last)
         idfa_comb = _idfa_comb(adid, last)
+        seconds = visit.seconds
         window = link.attribution_window_idfa if idfa_comb else link.attribution_window_fingerprint
-        params: dict[str, Value] = {
-            "ad": _text(link.ad),
-            "adgroup": _text(link.adgroup),
-            "adid": adid,
-            "attr_window_from": _local_time(visit.seconds, self.zone),
-            "attr_window_till": None
-            if window is None
-            else _local_time(visit.seconds + 60 * window, self.zone),
-            "campaign": _text(link.campaign),
-            "campaign_link_id": b"%d" % link.id,
-            "click": last.get(b"click"),
-            "created_at": _local_time(visit.seconds, self.zone),
-            "idfa_comb": idfa_comb,
-            "lookup_key": lookup_key(idfa_comb, visit.ip, self.platform),
-            "network": _text(link.network),
-            "partner_data": _first_present(last, b"partner_data", b"cb"),
-            "redirect_url": _text(self.redirect_url),
-            "reqparams": _reqparams(visit.params),
-            "user_id": None if link.user_id is None else b"%d" % link.user_id,
-        }
-        extras = {
-            "clicked_at": utc_time(visit.at_ms),
-            "event_id": visit.event_id,
-            "referer": visit.referer,
-            "signals": visit.signals,
-            "slug": link.slug,
-            "trigger": "qr" if last.get(b"qr") == b"1" else "link",
-        }
-        params.update(
-            (name, value.encode("utf-8", "surrogateescape")) for name, value in extras.items() if value
+        at, till, utc = _times(seconds, window, self.zone)
+        # In byte order of the names, once and for all: a dict, sorted and encoded, takes five times as long (67 µs).
+        params = (
+            f"ad{_text(link.ad)}&adgroup{_text(link.adgroup)}&adid{_given(adid)}"
+            f"&attr_window_from={at}&attr_window_till{till}"
+            f"&campaign{_text(link.campaign)}&campaign_link_id={link.id}"
+            f"&click{_given(last.get(b'click'))}&clicked_at={utc}.{visit.at_ms % 1000:03d}Z"
+            f"&created_at={at}&event_id={visit.event_id}&idfa_comb{_given(idfa_comb)}"
+            f"&lookup_key={lookup_key(idfa_comb, visit.ip, self.platform)}&network{_text(link.network)}"
+            f"&partner_data{_given(_first_present(last, b'partner_data', b'cb'))}"
+            f"&redirect_url{_text(self.redirect_url)}{_extra('referer', visit.referer)}"
+            f"&reqparams={quoted(_reqparams(visit.params))}{_extra('signals', visit.signals)}"
+            f"{_extra('slug', link.slug)}&trigger={'qr' if last.get(b'qr') == b'1' else 'link'}"
+            f"&user_id{'' if link.user_id is None else f'={link.user_id}'}"
         )
-        params.update(utm_of(link, last))
-        return Event(visit.ip, visit.seconds, CLICKS, CLICK_PATH, encode_params(params), visit.user_agent)
+        if utm := utm_of(link, last):
+            params += "".join(f"&{name}={quoted(utm[name])}" for name in sorted(utm))
+        return Event(visit.ip, seconds, CLICKS, CLICK_PATH, params.encode(), visit.user_agent)
 
 
-@dataclass(frozen=True, slots=True)
-class Orphan:
+class Orphan(msgspec.Struct, frozen=True, gc=False):
     """A visit whose link is not there, or not now."""
 
     visit: Visit
@@ -141,29 +133,56 @@ class Orphan:
         return Event(visit.ip, visit.seconds, ORPHANS, ORPHAN_PATH, encode_params(params), visit.user_agent)
 
 
-def lookup_key(idfa_comb: bytes | None, ip: str, platform: str) -> bytes:
+def lookup_key(idfa_comb: bytes | None, ip: str, platform: str) -> str:
     """Give the key by which an install finds its click: MD5 hex of the advertising id, else of ip and platform."""
     who = idfa_comb or f"{ip}.{platform}".encode()
-    return md5(who.lower(), usedforsecurity=False).hexdigest().encode()
+    return md5(who.lower(), usedforsecurity=False).hexdigest()
 
 
-@lru_cache(maxsize=256)  # the same, times the attribution windows in use
-def _local_time(seconds: int, zone: tzinfo | None) -> bytes:
-    return datetime.fromtimestamp(seconds, UTC).astimezone(zone).isoformat(timespec="seconds").encode()
+@lru_cache(
+    maxsize=256
+)  # clicks come in the order of time: a few seconds, times the attribution windows in use
+def _times(seconds: int, window_minutes: int | None, zone: tzinfo | None) -> tuple[str, str, str]:
+    """Give the time of a click, the end of its attribution window, and the time in UTC, as the line has them."""
+    till = "" if window_minutes is None else f"={_local_time(seconds + 60 * window_minutes, zone)}"
+    return _local_time(seconds, zone), till, quoted_text(utc_seconds(seconds))
 
 
-def _text(value: str | None) -> bytes | None:
-    return None if value is None else value.encode()
+def _local_time(seconds: int, zone: tzinfo | None) -> str:
+    return quoted_text(datetime.fromtimestamp(seconds, UTC).astimezone(zone).isoformat(timespec="seconds"))
+
+
+def _given(value: bytes | None) -> str:
+    """Give what stands behind a param's name; nothing behind one without a value."""
+    return "" if value is None else f"={quoted(value)}"
+
+
+def _text(value: str | None) -> str:
+    return "" if value is None else f"={quoted_text(value)}"
+
+
+def _extra(name: str, value: str | None) -> str:
+    """Give a param of ours, which is left out when it is empty."""
+    return f"&{name}={quoted_text(value)}" if value else ""
 
 
 def _first_present(params: Mapping[bytes, bytes | None], *names: bytes) -> bytes | None:
     """Give the first that has a value, be it empty; a bare key has none."""
-    return next((value for name in names if (value := params.get(name)) is not None), None)
+    for name in names:
+        if (value := params.get(name)) is not None:
+            return value
+    return None
 
 
 def utm_of(link: Link, params: Mapping[bytes, bytes | None]) -> dict[str, bytes]:
     """Give the UTMs of a click: the link's, where it has none the request's."""
-    found = ((name, _text(getattr(link, name)) or params.get(name.encode())) for name in UTM)
+    of_link = (link.utm_source, link.utm_medium, link.utm_campaign, link.utm_term, link.utm_content)
+    if not any(of_link) and _UTM_AS_SENT.isdisjoint(params):
+        return {}
+    found = (
+        (name, text.encode() if text else params.get(name.encode()))
+        for name, text in zip(UTM, of_link, strict=True)
+    )
     return {name: value for name, value in found if value}
 
 
@@ -188,5 +207,5 @@ def _idfa_comb(adid: bytes | None, params: Mapping[bytes, bytes | None]) -> byte
 
 def _reqparams(query: Params) -> bytes:
     """Give every other request parameter as a query again, sorted by name, repeats in their order."""
-    others = (pair for pair in query if pair[0] not in _NOT_IN_REQPARAMS)
-    return encode_query(sorted(others, key=lambda pair: pair[0]))
+    others = [pair for pair in query if pair[0] not in _NOT_IN_REQPARAMS]
+    return encode_query(sorted(others, key=itemgetter(0))) if others else b""

@@ -137,6 +137,11 @@ class Space:
         self.most_bytes = most_bytes
         self.own = 0
         self.adopted = 0
+        self._room = most_bytes
+
+    def look_at(self, folder: Path) -> None:
+        """Ask how much there is room for: the disk may be smaller than what we may take; raises OSError."""
+        self._room = min(self.most_bytes, self.taken + shutil.disk_usage(folder).free)
 
     @property
     def taken(self) -> int:
@@ -145,8 +150,8 @@ class Space:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether more than half of the space is taken: what is shipped and durable then goes at once."""
-        return self.taken > self.most_bytes // 2
+        """Whether more than half of the room is taken: what is shipped and durable then goes at once."""
+        return self.taken > self._room // 2
 
 
 class OpenJournal(Journal):
@@ -176,6 +181,7 @@ class OpenJournal(Journal):
 
     def probe(self) -> None:
         """Raise OSError if nothing could be written now: asked when no visitor's event tells."""
+        self._space.look_at(self.folder)
         probe = self.folder / "probe"
         probe.write_bytes(bytes(_PROBE_BYTES))
         probe.unlink()

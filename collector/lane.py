@@ -153,6 +153,7 @@ class Lane:
         if not self._space.is_crowded and now - self._forgot_at < LOOK_AROUND_SECONDS:
             return
         self._forgot_at = now
+        self._space.look_at(self.journal.folder)
         old = now - self._keep_seconds
         if self.journal.forgettable(self.shipment.position or 0, older_than=old):
             durable = await self.shipment.durable()

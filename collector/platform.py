@@ -16,6 +16,9 @@ import re2
 LONGEST_AGENT: Final = 1024
 """Bytes of an agent that are looked at; browsers send 60 to 400."""
 
+_LONGEST_KEPT_AGENT: Final = 256
+"""Bytes: what is longer is rare, and looked at anew each time."""
+
 _RULES: Final = (
     # The systems of nearly everybody; above each stands what claims its name without being it.
     ("windows phone", "windows phone"),  # says Android and iPhone too
@@ -164,14 +167,18 @@ def platform_of(user_agent: bytes) -> str:
     wants to see; bingbot's plain agent is `""`. An Xbox is `windows`, an iPad that calls itself Macintosh
     is `mac`: so they say.
     """
+    if len(user_agent) <= _LONGEST_KEPT_AGENT:
+        return _known_platform_of(user_agent)
     return _platform_of(user_agent[:LONGEST_AGENT])
 
 
-# 4,096 agents of at most 1 KiB (and as much again for Python's objects at worst): never above 5 MB.
-@lru_cache(maxsize=4096)
 def _platform_of(agent: bytes) -> str:
     found = _rules_in(b" " + agent.lower())
     return _RULES[min(found)][1] if found else ""
+
+
+# 32,768 agents and Python's objects for them: 8 MB of the usual ones, never above 14.
+_known_platform_of: Final = lru_cache(maxsize=32_768)(_platform_of)
 
 
 def platform_hint(sec_ch_ua_platform: str) -> str:

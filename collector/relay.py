@@ -33,6 +33,9 @@ MOST_CONNECTIONS_PER_HOST: Final = 50
 KEPT_IDLE_SECONDS: Final = 4.0
 """Below what servers keep (Node, uvicorn and Apache 5 s): they seldom close just as we send."""
 
+NOBODY: Final = 499
+"""nginx's word, in metrics, for an answer that its visitor did not wait for."""
+
 _READ_BYTES: Final = 64 * 1024
 """aiohttp reads up to twice this ahead of the visitor."""
 
@@ -72,11 +75,14 @@ _Send = Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
 @asynccontextmanager
 async def open_upstreams(
     socket_factory: aiohttp.SocketFactoryType | None = None,
+    *,
+    most: int = MOST_CONNECTIONS,
+    most_per_host: int = MOST_CONNECTIONS_PER_HOST,
 ) -> AsyncIterator[aiohttp.ClientSession]:
     """Open the connections to upstreams: no cookies, no proxies of the environment, nothing asked twice."""
     connector = aiohttp.TCPConnector(
-        limit=MOST_CONNECTIONS,
-        limit_per_host=MOST_CONNECTIONS_PER_HOST,
+        limit=most,
+        limit_per_host=most_per_host,
         keepalive_timeout=KEPT_IDLE_SECONDS,
         socket_factory=socket_factory,
     )
@@ -106,16 +112,84 @@ async def relay(
     rewrite: Rewrite = lambda _status, headers: CIMultiDict(headers),
     bounds: Bounds = Bounds(),
 ) -> web.StreamResponse:
-    """Answer `request` with what the upstream says at `url`, which is sent as it is (yarl: `encoded=True`).
+    """Answer `request` with what the upstream says at `url`: `asked`, and the answer handed on.
 
-    `own_headers` are put over the answer's, `sent_headers` (X-Forwarded-…) over the request's; of the visitor's
-    headers those in `withheld` (lower case) do not leave the house. Raises UpstreamError.
+    `own_headers` are put over the answer's.
+    """
+    async with asked(
+        request, http, url, sent_headers=sent_headers, withheld=withheld, bounds=bounds
+    ) as answer:
+        headers = rewrite(answer.status, answer.headers)
+        headers.update(own_headers)
+        await answer.hand_on(headers)
+    return answer.response
+
+
+class Answer:
+    """What an upstream says: its beginning, and the rest on its way."""
+
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        upstream: aiohttp.ClientResponse,
+        wait_for: Callable[[float], None],
+        bounds: Bounds,
+    ) -> None:
+        self.status = upstream.status
+        self.headers = end_to_end(upstream.headers)
+        self.ends_visibly = upstream.content_length is not None or hdrs.TRANSFER_ENCODING in upstream.headers
+        """Whether a part can be told from the whole."""
+        self.response = web.StreamResponse()
+        """What the visitor gets, where it is handed on."""
+        self.begun = False
+        self.whole = False
+        self._request = request
+        self._upstream = upstream
+        self._wait_for = wait_for
+        self._bounds = bounds
+
+    async def hand_on(self, headers: CIMultiDict[str], copy: Callable[[bytes], None] | None = None) -> None:
+        """Send it to the visitor, as fast as the slower of the two is; `copy` gets each part too."""
+        upstream, bounds = self._upstream, self._bounds
+        if upstream.method != hdrs.METH_HEAD and (upstream.content_length or 0) > bounds.answer_bytes:
+            raise UpstreamError(HTTPStatus.BAD_GATEWAY, "answer-too-large")
+        self.response = web.StreamResponse(status=upstream.status, reason=upstream.reason, headers=headers)
+        self.begun = True
+        await self.response.prepare(self._request)
+        size = 0
+        self._wait_for(bounds.silence_seconds)
+        async for part in upstream.content.iter_any():
+            size += len(part)
+            if size > bounds.answer_bytes:
+                raise aiohttp.ClientPayloadError("the answer is too large")
+            if copy is not None:
+                copy(part)
+            await self.response.write(part)
+            self._wait_for(bounds.silence_seconds)
+        await self.response.write_eof()
+        self.whole = True
+
+
+@asynccontextmanager
+async def asked(
+    request: web.BaseRequest,
+    http: aiohttp.ClientSession,
+    url: URL,
+    *,
+    sent_headers: Mapping[str, str],
+    withheld: Collection[str] = (),
+    bounds: Bounds = Bounds(),
+) -> AsyncIterator[Answer]:
+    """Ask an upstream what `request` asks us, at `url`, which is sent as it is (yarl: `encoded=True`).
+
+    `sent_headers` (X-Forwarded-…) are put over the request's; of the visitor's headers those in `withheld` (lower
+    case) do not leave the house. Raises UpstreamError; but what goes wrong once the answer is being handed on only
+    ends the block: look at `whole`.
     """
     headers = request_headers(request.headers, sent_headers, withheld)
     if (request.content_length or 0) > bounds.request_bytes:
         raise UpstreamError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-large")
-    response: web.StreamResponse | None = None
-    whole = False
+    answer: Answer | None = None
     try:
         async with (
             _patience(request, bounds) as wait_for,
@@ -128,48 +202,16 @@ async def relay(
                 timeout=aiohttp.ClientTimeout(total=None, connect=bounds.connect_seconds),
             ) as upstream,
         ):
-            response = _begun(upstream, own_headers, rewrite, bounds)
-            await response.prepare(request)
-            await _pour(upstream, response, wait_for, bounds)
-            whole = True
+            if upstream.status < HTTPStatus.OK:  # a protocol nobody asked for
+                raise UpstreamError(HTTPStatus.BAD_GATEWAY, "upstream-malformed")
+            answer = Answer(request, upstream, wait_for, bounds)
+            yield answer
     except (TimeoutError, aiohttp.ClientError, ConnectionError) as error:
-        if response is None:
-            raise UpstreamError(*_reason(error)) from error
+        if answer is None or not answer.begun:
+            raise UpstreamError(*reason_of(error, request)) from error
     finally:
-        if response is not None and not whole:
+        if answer is not None and answer.begun and not answer.whole:
             _break_off(request)
-    return response
-
-
-def _begun(
-    upstream: aiohttp.ClientResponse, own_headers: Mapping[str, str], rewrite: Rewrite, bounds: Bounds
-) -> web.StreamResponse:
-    """Give the answer's beginning, with every header it will have."""
-    if upstream.status < HTTPStatus.OK:  # a protocol nobody asked for
-        raise UpstreamError(HTTPStatus.BAD_GATEWAY, "upstream-malformed")
-    if upstream.method != hdrs.METH_HEAD and (upstream.content_length or 0) > bounds.answer_bytes:
-        raise UpstreamError(HTTPStatus.BAD_GATEWAY, "answer-too-large")
-    headers = rewrite(upstream.status, end_to_end(upstream.headers))
-    headers.update(own_headers)
-    return web.StreamResponse(status=upstream.status, reason=upstream.reason, headers=headers)
-
-
-async def _pour(
-    upstream: aiohttp.ClientResponse,
-    response: web.StreamResponse,
-    wait_for: Callable[[float], None],
-    bounds: Bounds,
-) -> None:
-    """Hand the body through as fast as the slower of the two is."""
-    size = 0
-    wait_for(bounds.silence_seconds)
-    async for part in upstream.content.iter_any():
-        size += len(part)
-        if size > bounds.answer_bytes:
-            raise aiohttp.ClientPayloadError("the answer is too large")
-        await response.write(part)
-        wait_for(bounds.silence_seconds)
-    await response.write_eof()
 
 
 async def _body(
@@ -201,7 +243,7 @@ async def _patience(request: web.BaseRequest, bounds: Bounds) -> AsyncIterator[C
 
         def look() -> None:
             nonlocal timer
-            if request.transport is None or request.transport.is_closing():
+            if _has_left(request):
                 wait_for(0)
             else:
                 timer = loop.call_later(_LOOK_SECONDS, look)
@@ -211,6 +253,10 @@ async def _patience(request: web.BaseRequest, bounds: Bounds) -> AsyncIterator[C
             yield wait_for
         finally:
             timer.cancel()
+
+
+def _has_left(request: web.BaseRequest) -> bool:
+    return request.transport is None or request.transport.is_closing()
 
 
 async def _once(request: aiohttp.ClientRequest, send: _Send) -> aiohttp.ClientResponse:
@@ -223,8 +269,10 @@ async def _once(request: aiohttp.ClientRequest, send: _Send) -> aiohttp.ClientRe
         raise _HungUpError from error
 
 
-def _reason(error: Exception) -> tuple[int, str]:
+def reason_of(error: Exception, request: web.BaseRequest) -> tuple[int, str]:
     """Say in a status and a word why there is no answer."""
+    if _has_left(request):
+        return NOBODY, "visitor-left"
     if isinstance(error.__cause__, _BodyTooLargeError):
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-large"
     if isinstance(error, TimeoutError):

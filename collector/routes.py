@@ -13,18 +13,17 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from collector import health, link_sync, site, tracker
-from collector.app import Collector, new_event_id
+from collector.app import Collector
 from collector.click import Click, Orphan, OrphanReason, Visit
-from collector.event import decode_query
 from collector.host import host_of
 from collector.mount import Mount
+from collector.passthrough import pass_through
 from collector.plain_http import CHALLENGES, challenge_response
 from collector.platform import platform_hint, platform_of
 from collector.proxy import proxied
-from collector.referer import kept_referer
-from collector.signals import signals_of
 from collector.target import target_of
 from collector.tracker import topic_of_host
+from collector.visit import raw_path, visit_of
 from links.link import RESERVED_SLUGS, Link, state_of
 from process.protocol import WHY, RefusedError
 
@@ -54,7 +53,7 @@ async def below_slug(
     link = None if _is_reserved(name) else collector.links.by_slug(name)
     if link is None or link.mode != "proxy":
         return _no_such_path()
-    visit = _visit(collector, request)
+    visit = visit_of(collector, request)
     if state_of(link, visit.at_ms) != "live":
         return _no_such_path()
     target = _target(request, link, visit, platform_of(visit.user_agent))
@@ -67,7 +66,7 @@ async def _follow(
     collector: Collector, request: web.BaseRequest, link: Link | None, *, found: int
 ) -> web.StreamResponse:
     """Answer for a link: the event is in the journal before the visitor is on the way."""
-    visit = _visit(collector, request)
+    visit = visit_of(collector, request)
     if link is None:
         return await _orphan(collector, request, visit, "unknown")
     state = state_of(link, visit.at_ms)
@@ -173,15 +172,20 @@ async def answer(collector: Collector, request: web.BaseRequest) -> web.StreamRe
     """Answer one request by the first route that matches its raw path."""
     began = time.perf_counter()
     host = host_of(request, collector.trusts)
-    route, arguments = _route(raw_path(request), topic_of_host(host, collector.settings.inapp_topics))
+    topic = topic_of_host(host, collector.settings.inapp_topics)
+    route, arguments = _route(raw_path(request), topic)
+    name = route.name if route else _NO_ROUTE
     try:
-        response = await _answer(collector, request, route, arguments)
+        if collector.frontend and topic is None and _is_the_frontends(collector, request, route, arguments):
+            name = "frontend"
+            response = await pass_through(collector, collector.frontend, request)
+        else:
+            response = await _answer(collector, request, route, arguments)
     except RefusedError as error:
         response = web.Response(status=error.status, headers={WHY: error.why})
         response.force_close()  # nobody reads the rest of it
     if not response.prepared:
         response.headers.update(collector.own_headers)
-    name = route.name if route else _NO_ROUTE
     collector.answered[name, response.status] += 1
     collector.durations[name].add(time.perf_counter() - began)
     return response
@@ -193,6 +197,25 @@ def _route(path: str, topic: str | None) -> tuple[Route | None, tuple[str, ...]]
         if match is not None:
             return route, match.groups()
     return None, ()
+
+
+def _is_the_frontends(
+    collector: Collector, request: web.BaseRequest, route: Route | None, arguments: tuple[str, ...]
+) -> bool:
+    """Tell whether the web site behind us answers: for every path that is no operator's and no link's."""
+    if request.method == hdrs.METH_CONNECT:
+        return False
+    if route is None or route.handler in (site.robots, site.favicon):
+        return True
+    if route.handler is site.apple_app_links:
+        return "app_links_apple" not in collector.settings.model_fields_set
+    if route.handler is site.android_app_links:
+        return "app_links_android" not in collector.settings.model_fields_set
+    if route.handler not in (slug, below_slug):
+        return False
+    name, *rest = arguments
+    link = None if _is_reserved(name) else collector.links.by_slug(name)
+    return link is None or (bool(rest) and link.mode != "proxy")
 
 
 async def _answer(
@@ -213,28 +236,6 @@ async def _answer(
     if request.body_exists or request.method == hdrs.METH_CONNECT:
         response.force_close()  # nobody reads what may follow
     return response
-
-
-def raw_path(request: web.BaseRequest) -> str:
-    """Give the path as it was sent, without the query; of an absolute URL only its path."""
-    path = request.raw_path.partition("?")[0]
-    if not path.startswith("/"):
-        path = "/" + path.partition("://")[2].partition("/")[2]
-    return path
-
-
-def _visit(collector: Collector, request: web.BaseRequest) -> Visit:
-    settings = collector.settings
-    headers = request.headers
-    return Visit(
-        event_id=new_event_id(),
-        at_ms=time.time_ns() // 1_000_000,
-        ip=collector.client_of(request),
-        user_agent=headers.get(hdrs.USER_AGENT, "").encode("utf-8", "surrogateescape"),
-        params=decode_query(request.raw_path.partition("?")[2].encode("utf-8", "surrogateescape")),
-        referer=kept_referer(headers.get(hdrs.REFERER), settings.referer),
-        signals=signals_of(request.method, headers),
-    )
 
 
 async def _orphan(

@@ -3,7 +3,13 @@
 from collections.abc import Mapping
 from typing import Final
 
-_PREFETCH_HEADERS: Final = ("Sec-Purpose", "Purpose", "X-Purpose", "X-Moz")
+from multidict import istr
+
+# Looked up in every click: an istr, whose lower case is known already, in half the time of a str.
+_PREFETCH_HEADERS: Final = (istr("Sec-Purpose"), istr("Purpose"), istr("X-Purpose"), istr("X-Moz"))
+_BRANDS: Final = istr("Sec-CH-UA")
+_GPC: Final = istr("Sec-GPC")
+_DNT: Final = istr("DNT")
 
 
 def signals_of(method: str, headers: Mapping[str, str]) -> str:
@@ -12,13 +18,16 @@ def signals_of(method: str, headers: Mapping[str, str]) -> str:
     `Sec-Purpose: prefetch;anonymous-client-ip` is how Chrome's private prefetch proxy says that the address
     is not the visitor's.
     """
-    purpose = ",".join(value for name in _PREFETCH_HEADERS if (value := headers.get(name))).lower()
-    found = {
-        "head": method == "HEAD",
-        "prefetch": "prefetch" in purpose or "preview" in purpose,
-        "anonymous_ip": "anonymous-client-ip" in purpose,
-        "headless": "headless" in headers.get("Sec-CH-UA", "").lower(),
-        "gpc": headers.get("Sec-GPC") == "1",
-        "dnt": headers.get("DNT") == "1",
-    }
-    return ",".join(name for name, holds in found.items() if holds)
+    found = ["head"] if method == "HEAD" else []
+    purpose = ",".join([headers[name] for name in _PREFETCH_HEADERS if name in headers]).lower()
+    if "prefetch" in purpose or "preview" in purpose:
+        found.append("prefetch")
+    if "anonymous-client-ip" in purpose:
+        found.append("anonymous_ip")
+    if "headless" in headers.get(_BRANDS, "").lower():
+        found.append("headless")
+    if headers.get(_GPC) == "1":
+        found.append("gpc")
+    if headers.get(_DNT) == "1":
+        found.append("dnt")
+    return ",".join(found)

@@ -27,19 +27,21 @@ class Outgoing:
     invalid: tuple[int, ...] = ()
     """Lines that Kafka takes in no form: they stay in Redis, in `click_invalid`."""
     dropped_bots: int = 0
-    dead: tuple[bool, ...] = ()
-    """Of every line, whether it is a dead letter."""
     arrived: frozenset[int] = frozenset()
     """Records that are in Kafka already, where there are no transactions to keep them out."""
 
     @property
+    def dead(self) -> list[bool]:
+        """Tell of every line whether it comes to nothing but a dead letter, or not even that."""
+        letters = {index for index, record in self.records.items() if record.topic.endswith(".dead")}
+        lost = letters.union(self.invalid)
+        return [index in lost for index in range(len(self.batch.lines))]
+
+    @property
     def most_frequent_reason(self) -> str:
         """Why most of its dead letters are dead; "" without any."""
-        reasons = Counter(
-            dict(self.records[index].headers)["reason"].decode()
-            for index, dead in enumerate(self.dead)
-            if dead
-        )
+        letters = (record for record in self.records.values() if record.topic.endswith(".dead"))
+        reasons = Counter(dict(letter.headers)["reason"].decode() for letter in letters)
         return reasons.most_common(1)[0][0] if reasons else ""
 
 
@@ -67,7 +69,6 @@ class Enricher:
         """Give what goes out of a batch."""
         records: dict[int, Record] = {}
         invalid = []
-        dead = []
         dropped = 0
         for index, line in enumerate(batch.lines):
             if len(line) > MOST_BYTES:
@@ -76,9 +77,7 @@ class Enricher:
                 records[index] = found
             else:
                 dropped += 1
-            record = records.get(index)
-            dead.append(record is not None and record.topic.endswith(".dead"))
-        return Outgoing(batch, records, tuple(invalid), dropped, tuple(dead))
+        return Outgoing(batch, records, tuple(invalid), dropped)
 
     def refused(self, line: bytes, reason: str, now_ms: int) -> Record:
         """Give the dead letter of an event that Kafka refused."""

@@ -221,9 +221,10 @@ class Pipeline:
                 outgoing = sifted
             else:
                 outgoing = await self._outgoing(batch)
-            self._stop_limit.check(outgoing.dead, outgoing.most_frequent_reason)
+            dead = outgoing.dead
+            self._stop_limit.check(dead, outgoing.most_frequent_reason)
             checkpoint = await publisher.publish(outgoing)
-            self._stop_limit.passed(outgoing.dead)
+            self._stop_limit.passed(dead)
             invalid = outgoing.invalid
             self._count(outgoing)
         await turn.queue.forget(batch, invalid, turn.here if checkpoint else None)

@@ -16,7 +16,12 @@ _MOST_UNPACKED: Final = 1_000
 
 
 class _Packed(Link, frozen=True, array_like=True):
-    pass
+    """A link like any other, but that MessagePack has it without the fields' names."""
+
+    __hash__ = Link.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Link) and msgspec.structs.astuple(self) == msgspec.structs.astuple(other)
 
 
 _pack_into: Final = msgspec.msgpack.Encoder().encode_into
@@ -40,7 +45,7 @@ class LinkTable:
         """Find a link by its number."""
         link = self._unpacked.get(link_id)
         if link is None and (packed := self._packed.get(link_id)) is not None:
-            link = msgspec.convert(_unpack(packed), Link, from_attributes=True)
+            link = _unpack(packed)
             if len(self._unpacked) >= _MOST_UNPACKED:
                 self._unpacked.clear()
             self._unpacked[link_id] = link

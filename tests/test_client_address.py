@@ -1,6 +1,10 @@
 """Whose address a request came from: strangers cannot say, trusted proxies can."""
 
+from ipaddress import IPv6Address, ip_address
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from collector.client_address import client_address
 from collector.referer import kept_referer, referring_host
@@ -32,6 +36,22 @@ from collector.referer import kept_referer, referring_host
 )
 def test_the_address_is_the_clients(trusted, peer, forwarded, expected):
     assert client_address(trusted)(peer, forwarded) == expected
+
+
+@given(st.ip_addresses())
+def test_every_address_is_read_and_written_as_ipaddress_does(address):
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    assert client_address("")(str(address), []) == str(mapped or address)
+
+
+@given(st.text(max_size=20) | st.from_regex(r"[0-9a-f]{0,4}([.:][0-9a-f]{0,4}){1,8}", fullmatch=True))
+def test_what_ipaddress_does_not_take_is_no_address(text):
+    try:
+        expected = str(ip_address(text))
+    except ValueError:
+        expected = "0.0.0.0"
+    if not set(text) & set("[%") and text.count(":") != 1 and "::ffff:" not in text:
+        assert client_address("")(text, []) == expected
 
 
 def test_networks_that_are_none_are_refused():

@@ -1,21 +1,24 @@
 """The event line is a public interface: byte for byte as others write and read it, and total over what they push."""
 
-from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from collector.click import Click, Orphan, Visit
 from collector.event import Event, MalformedEventError, decode_params, decode_query, encode_params
 from collector.platform import platform_of
-from links.link import link_of
+from links.link import Link, link_of
 
 DATA = Path(__file__).parent / "data"
 TOPICS = frozenset({"clicks", "referrals", "orphans", "inapp"})
+NOT_IN_REQPARAMS = {b"adid", b"idfa", b"gadid", b"click", b"idfa_md5", b"idfa_sha1", b"partner_data"}
 EXTRAS = {b"clicked_at", b"event_id", b"referer", b"signals", b"slug", b"trigger"}
 
 
@@ -37,7 +40,7 @@ def test_a_click_becomes_the_golden_line(case):
     event = click_of(case["link"], visit, case["redirect_url"], case["zone"]).event()
     if not case["ours"]:
         kept = [pair for pair in event.params.split(b"&") if pair.partition(b"=")[0] not in EXTRAS]
-        event = replace(event, params=b"&".join(kept))
+        event = structs.replace(event, params=b"&".join(kept))
     assert event.encode() == case["line"].encode()
     assert Event.decode(event.encode(), TOPICS) == event
 
@@ -89,7 +92,7 @@ def test_an_attribution_window_is_counted_from_the_click_across_a_change_of_cloc
 
 
 def test_an_orphan_says_why_and_leaves_out_what_is_empty():
-    visit = replace(visit_of(at_ms=1769860800123, query="x=1"), event_id="e", signals="head")
+    visit = structs.replace(visit_of(at_ms=1769860800123, query="x=1"), event_id="e", signals="head")
     event = Orphan(visit, "/click/4711/go", "unknown", None).event()
     assert event.encode() == (
         b"127.0.0.1 1769860800 orphans /t/orphan clicked_at=2026-01-31T12%3A00%3A00.123Z&event_id=e"
@@ -145,3 +148,80 @@ values = st.one_of(
 @given(st.dictionaries(st.text(st.characters(codec="utf-8"), min_size=1, max_size=10), values))
 def test_params_are_read_back_as_they_were_written(params):
     assert decode_params(encode_params(params)) == {name.encode(): value for name, value in params.items()}
+
+
+def plainly_encoded(pairs):
+    return "&".join(
+        quote_from_bytes(name, safe="") + ("" if value is None else f"={quote_from_bytes(value, safe='')}")
+        for name, value in pairs
+    ).encode()
+
+
+def plainly_decoded(query):
+    parts = [part.partition("=") for part in query.decode("latin-1").replace("+", " ").split("&") if part]
+    return [
+        (
+            unquote_to_bytes(name.encode("latin-1")),
+            unquote_to_bytes(value.encode("latin-1")) if equals else None,
+        )
+        for name, equals, value in parts
+    ]
+
+
+texts = st.one_of(st.none(), st.text(st.characters(codec="utf-8"), max_size=10))
+names = st.one_of(
+    st.sampled_from([b"click", b"cb", b"qr", b"utm_term", b"utm_source"]), st.binary(max_size=4)
+)
+queries = st.one_of(
+    st.binary(max_size=60),
+    st.lists(st.tuples(names, st.one_of(st.none(), st.binary(max_size=8))), max_size=6).map(plainly_encoded),
+)
+
+
+@given(queries)
+def test_a_query_is_decoded_as_urllib_would(query):
+    assert decode_query(query) == plainly_decoded(query)
+
+
+@given(
+    campaign=texts,
+    ad=texts,
+    utm=texts,
+    target=texts,
+    slug=st.one_of(st.none(), st.just("a-b_c")),
+    user_id=st.one_of(st.none(), st.integers(-5, 5)),
+    referer=st.one_of(
+        st.none(), st.binary(max_size=10).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
+    ),
+    signals=st.sampled_from(["", "head", "gpc,dnt"]),
+    query=queries,
+)
+def test_a_click_is_encoded_as_if_a_dict_were_sorted_and_quoted(
+    campaign, ad, utm, target, slug, user_id, referer, signals, query
+):
+    link = Link(id=46, campaign=campaign, ad=ad, slug=slug, user_id=user_id, utm_source=utm)
+    visit = structs.replace(visit_of(referer=referer), params=decode_query(query), signals=signals)
+    params = Click(link, visit, "ios", target, ZoneInfo("UTC")).event().params
+    known, last = dict(plainly_decoded(params)), dict(visit.params)
+    assert params == plainly_encoded(sorted(known.items()))
+    others = [pair for pair in visit.params if pair[0] not in NOT_IN_REQPARAMS]
+    expected = {
+        b"campaign": campaign,
+        b"ad": ad,
+        b"redirect_url": target,
+        b"slug": slug,
+        b"user_id": None if user_id is None else str(user_id),
+        b"referer": referer or None,
+        b"signals": signals or None,
+        b"click": last.get(b"click"),
+        b"partner_data": last.get(b"partner_data")
+        if last.get(b"partner_data") is not None
+        else last.get(b"cb"),
+        b"utm_source": utm or last.get(b"utm_source") or None,
+        b"utm_term": last.get(b"utm_term") or None,
+        b"reqparams": plainly_encoded(sorted(others, key=itemgetter(0))),
+    }
+    assert {name: known.get(name) for name in expected} == {
+        name: value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+        for name, value in expected.items()
+    }
