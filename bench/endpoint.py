@@ -117,9 +117,11 @@ def child(directory, name, port, argv, answer_path, **environ):
 
 def requests_per_second(port, script, seconds):
     said = subprocess.run(
-        ["taskset", "--cpu-list", CLIENT_CORE]
-        + ["wrk", "--threads=1", f"--connections={CONNECTIONS}", f"--duration={seconds}s", "--latency"]
-        + [f"--script={script}", f"http://127.0.0.1:{port}"],
+        [
+            *("taskset", "--cpu-list", CLIENT_CORE),
+            *("wrk", "--threads=1", f"--connections={CONNECTIONS}", f"--duration={seconds}s", "--latency"),
+            *(f"--script={script}", f"http://127.0.0.1:{port}"),
+        ],
         capture_output=True,
         text=True,
         check=True,
@@ -190,9 +192,8 @@ def measure(bare_port, collector_port, script):
     for row, found in figures.items():
         rates = [rate for rate, _ in found]
         rate = statistics.median(rates)
-        print(
-            f"{row:<26}{rate:>12,.0f}{f'{min(rates):,.0f} – {max(rates):,.0f}':>20}{1e6 / rate:>10.1f}{found[-1][1]:>10}"
-        )
+        spread = f"{min(rates):,.0f} – {max(rates):,.0f}"
+        print(f"{row:<26}{rate:>12,.0f}{spread:>20}{1e6 / rate:>10.1f}{found[-1][1]:>10}")
     bare, full = figures.values()
     costs = sorted(one / other for (one, _), (other, _) in zip(bare, full, strict=True))
     print(
