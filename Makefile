@@ -3,7 +3,7 @@
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test setup check variables schemas dotenv requirements
+.PHONY: run test setup check bench soak variables schemas dotenv requirements
 .DEFAULT_GOAL := run
 
 run: $(READY)
@@ -19,6 +19,15 @@ check: $(READY)
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+# A click beside a bare aiohttp handler, then its steps, in microseconds (docs/benchmarks.md). Needs wrk and taskset.
+bench: $(READY)
+	@$(BIN)/python bench/endpoint.py
+	@$(BIN)/python bench/click.py
+
+# Breaks everything at random for SOAK_SECONDS (600), then counts (docs/guarantees.md). TEST_SEED repeats a run.
+soak: $(READY)
+	@SOAK_SECONDS=$${SOAK_SECONDS:-600} $(BIN)/pytest -s tests/test_faults.py -k row_32
 
 $(READY): bin/setup pyproject.toml requirements.txt requirements/dev.txt
 	@bin/setup

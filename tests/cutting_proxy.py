@@ -9,10 +9,17 @@ import contextlib
 import itertools
 import struct
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
 
 CHUNK_BYTES = 64 * 1024
 
 PRODUCE, METADATA, FIND_COORDINATOR, INIT_PRODUCER_ID, ADD_PARTITIONS, END_TXN = 0, 3, 10, 22, 24, 26
+
+CRC_AT = 4 + 4 + 4 + 8 + 4 + 4 + 1
+"""Behind a topic's name in a produce request: partitions, partition, bytes; offset, bytes, epoch, magic."""
+
+ANSWER_BYTES = {3: 22, 4: 22, 5: 30, 6: 30, 7: 30}
+"""What a reply holds of one partition, by version: partition, error code, offset, time, since 5 also first offset."""
 
 Request = Callable[[bytes], bool]
 """Tells whether a request is the one."""
@@ -117,8 +124,9 @@ class CuttingProxy:
         while data := await reader.read(CHUNK_BYTES):
             yield data
 
-    def heard(self, request: bytes, connection: "Connection") -> None:
-        """See a request on its way."""
+    def asked(self, request: bytes, _connection: "Connection") -> bytes:
+        """See a request on its way; gives what the server gets."""
+        return request
 
     def answered(self, reply: bytes, _connection: "Connection") -> bytes:
         """See a reply on its way; gives what the client gets."""
@@ -138,8 +146,7 @@ class CuttingProxy:
                 happens, self._plan = self._plan[1], None
                 self.faults += 1
                 happens(data, connection)
-            self.heard(data, connection)
-            connection.server.write(data)
+            connection.server.write(self.asked(data, connection))
             await connection.server.drain()
         raise CutError
 
@@ -174,10 +181,30 @@ class Connection:
         self.loses_reply = False
         self.asked: dict[bytes, int] = {}
         """Which API was asked, by correlation id: Kafka's replies do not say."""
+        self.refused: dict[bytes, Refusal] = {}
+        """What was damaged on its way, by correlation id."""
 
     def cut(self) -> None:
         self.client.transport.abort()
         self.server.transport.abort()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A partition that is refused in one produce request."""
+
+    topic: bytes
+    partition: bytes
+    error: int
+    answer_bytes: int
+
+    def code_at(self, reply: bytes) -> int:
+        """Find the error code of the partition: brokers answer in an order of their own."""
+        begin = reply.index(self.topic) + len(self.topic)
+        for at in range(begin + 4, len(reply), self.answer_bytes):
+            if reply[at : at + 4] == self.partition:
+                return at + 4
+        raise AssertionError("the broker did not answer for it")
 
 
 class KafkaProxy(CuttingProxy):
@@ -190,7 +217,10 @@ class KafkaProxy(CuttingProxy):
         self._refusals: list[tuple[bytes, int]] = []
 
     def refuse(self, topic: str, error: int) -> None:
-        """Put an error code into the answer to the next produce request for this topic."""
+        """Have the broker refuse the first partition of the next produce request for a topic, with this error code.
+
+        What it gets is damaged on the way, so it really takes none of that; of other partitions it takes everything.
+        """
         self._refusals.append((struct.pack(">h", len(topic)) + topic.encode(), error))
 
     async def messages(self, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
@@ -199,21 +229,30 @@ class KafkaProxy(CuttingProxy):
                 size = await reader.readexactly(4)
                 yield size + await reader.readexactly(int.from_bytes(size))
 
-    def heard(self, request: bytes, connection: Connection) -> None:
-        connection.asked[request[8:12]] = api_of(request)
+    def asked(self, request: bytes, connection: Connection) -> bytes:
+        api = api_of(request)
+        connection.asked[request[8:12]] = api
+        for refusal in self._refusals if api == PRODUCE else ():
+            topic, error = refusal
+            if (found := request.find(topic)) >= 0:
+                self._refusals.remove(refusal)
+                begin = found + len(topic)
+                partition, at = request[begin + 4 : begin + 8], begin + CRC_AT
+                answer_bytes = ANSWER_BYTES[int.from_bytes(request[6:8])]
+                connection.refused[request[8:12]] = Refusal(topic, partition, error, answer_bytes)
+                return request[:at] + bytes([request[at] ^ 0xFF]) + request[at + 1 :]
+        return request
 
     def answered(self, reply: bytes, connection: Connection) -> bytes:
-        api = connection.asked.pop(reply[4:8], None)
-        if api in (METADATA, FIND_COORDINATOR):
+        correlation = reply[4:8]
+        if connection.asked.pop(correlation, None) in (METADATA, FIND_COORDINATOR):
             return reply.replace(struct.pack(">i", self.target_port), struct.pack(">i", self.port))
-        for refusal in self._refusals if api == PRODUCE else ():
-            named, error = refusal
-            if (found := reply.find(named)) >= 0:
-                # topic, number of partitions, partition, error code
-                at = found + len(named) + 4 + 4
-                self._refusals.remove(refusal)
-                self.faults += 1
-                return reply[:at] + struct.pack(">h", error) + reply[at + 2 :]
+        if correlation in connection.refused:
+            refusal = connection.refused.pop(correlation)
+            at = refusal.code_at(reply)
+            assert reply[at : at + 2] != bytes(2), "the broker took it"
+            self.faults += 1
+            return reply[:at] + struct.pack(">h", refusal.error) + reply[at + 2 :]
         return reply
 
 
