@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 import uuid_utils
-from aiohttp import hdrs, web
+from aiohttp import hdrs
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -27,6 +27,7 @@ from collector.shipment import QueueEnd
 from collector.shipper import Shipper
 from links.directory import LinkDirectory
 from links.store import LinkStore, LinkStoreError
+from process.at_once import AnyRequest
 from process.board import PIN_SECONDS, Board
 from process.logs import log
 from process.metrics import Durations
@@ -63,6 +64,8 @@ class Collector:
     """Fetches what links in proxy mode show."""
     own_headers: Mapping[str, str]
     """What every answer carries."""
+    own_lines: str
+    """The same, as it is sent."""
     board: Board
     worker: int
     frontend: Frontend | None = None
@@ -109,7 +112,12 @@ class Collector:
         for index, lane in enumerate(self.shipper.lanes):
             yield index // self.settings.queues + 1, lane.queue, lane
 
-    def client_of(self, request: web.BaseRequest) -> str:
+    def count(self, route: str, status: int, began: float) -> None:
+        """Count a request that was answered, and how long that took since `began`."""
+        self.answered[route, status] += 1
+        self.durations[route].add(time.perf_counter() - began)
+
+    def client_of(self, request: AnyRequest) -> str:
         """Give the address of the visitor, whatever proxies of ours are between."""
         forwarded = request.headers.getall(self.settings.client_ip_header, ())
         return self.address_of(peer_of(request), forwarded)
@@ -173,6 +181,7 @@ async def open_collector(
             raise CannotStartError(f"The journal cannot be written ({error}): {cure}.") from None
         stack.callback(shipper.release)
         links = LinkDirectory(store)
+        own_headers = _own_headers(settings)
         collector = Collector(
             settings=settings,
             links=links,
@@ -183,7 +192,8 @@ async def open_collector(
             address_of=client_address(settings.trusted_proxies),
             trusts=peers_trusted(settings.trusted_proxies),
             http=await stack.enter_async_context(open_proxy(private_allowed=settings.proxy_private)),
-            own_headers=_own_headers(settings),
+            own_headers=own_headers,
+            own_lines="".join(f"{name}: {value}\r\n" for name, value in own_headers.items()),
             board=board,
             worker=worker,
             frontend=None

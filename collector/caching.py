@@ -5,6 +5,7 @@ In doubt nothing is shared: whatever could be meant for one visitor is kept for 
 
 import re
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Final
 
 from multidict import CIMultiDict
@@ -16,18 +17,30 @@ MOST_STALE_SECONDS: Final = 7 * 86_400.0
 
 _DIRECTIVE: Final = re.compile(r'\s*([^\s=,;"]+)\s*(?:=\s*("(?:[^"\\]|\\.)*"|[^\s,]*))?\s*(?:,|\Z)')
 
+_CODINGS: Final = "accept-encoding"
+_NOT_ACCEPTED: Final = re.compile(r"q=0(?:\.0*)?")
+
 _PERSONAL: Final = frozenset(
     {"*", "authorization", "cookie", "forwarded", "referer", "x-forwarded-for", "x-real-ip"}
 )
 """An answer that varies with one of these is for one visitor."""
 
-_NOT_FROM_MEMORY: Final = ("Authorization", "Range", "If-Match", "If-Unmodified-Since")
+_REWRITING: Final = (
+    "X-Original-URL",
+    "X-Rewrite-URL",
+    "X-HTTP-Method-Override",
+    "X-HTTP-Method",
+    "X-Method-Override",
+    "X-Host",
+)
+"""Headers by which a request for one page can, at some sites, be one for another: no other visitor shall get that."""
 
 _OF_THE_BODY: Final = frozenset({"content-length", "content-encoding", "content-type", "content-range"})
 """What a 304 may say, but not of the body that we have."""
 
 _TRACKING: Final = re.compile(
-    r"(?:utm_[a-z_]+|gclid|dclid|fbclid|msclkid|ttclid|twclid|yclid|gbraid|wbraid|gad_source|mc_[ce]id|igshid)(?:=|\Z)"
+    r"(?:utm_[a-z_]+|gclid|dclid|fbclid|msclkid|ttclid|twclid|yclid|gbraid|wbraid|gad_source|mc_[ce]id|igshid)"
+    r"(?:=[^;]*)?"  # some sites take what follows a semicolon for another parameter
 )
 """Parameters by which others mark their links; to the site itself they mean the same page."""
 
@@ -36,13 +49,20 @@ def page_of(path: str, query: str) -> str:
     """Give the name of a page: its path and query, without what only says where the visitor comes from."""
     if not query:
         return path
-    kept = "&".join(each for each in query.split("&") if not _TRACKING.match(each))
+    kept = "&".join(each for each in query.split("&") if not _TRACKING.fullmatch(each))
     return f"{path}?{kept}" if kept else path
 
 
 def may_come_from_memory(method: str, headers: Headers) -> bool:
     """Tell whether a request can be answered with a page that others got."""
-    return method in ("GET", "HEAD") and not any(name in headers for name in _NOT_FROM_MEMORY)
+    return (
+        method in ("GET", "HEAD")
+        and "Authorization" not in headers
+        and "Range" not in headers
+        and "If-Match" not in headers
+        and "If-Unmodified-Since" not in headers
+        and "Upgrade" not in headers
+    )
 
 
 def wants_the_newest(headers: Headers) -> bool:
@@ -59,6 +79,8 @@ def may_be_kept(asked: Headers, headers: Headers) -> bool:
     if "no-store" in said or "private" in said or "Set-Cookie" in headers:
         return False
     if _PERSONAL.intersection(vary_of(headers)):
+        return False
+    if any(name in asked for name in _REWRITING):
         return False
     return "Cookie" not in asked or is_public(headers)
 
@@ -100,14 +122,30 @@ def age_of(headers: Headers) -> float:
 
 
 def vary_of(headers: Headers) -> tuple[str, ...]:
-    """Give the names, lower case and sorted, of the request's headers on which an answer depends."""
+    """Give the names, lower case and sorted, of the request's headers on which an answer depends.
+
+    Accept-Encoding is always one of them: nginx, as it comes, compresses without saying so.
+    """
     names = ",".join(headers.getall("Vary", ())).lower().split(",")
-    return tuple(sorted({name.strip() for name in names} - {""}))
+    return tuple(sorted({_CODINGS, *(name.strip() for name in names)} - {""}))
 
 
 def variant_of(vary: tuple[str, ...], asked: Headers) -> tuple[str, ...]:
-    """Give what a request says in the headers that count; each browser says it in the same way every time."""
-    return tuple([asked.get(name, "") for name in vary])
+    """Give what a request says in the headers that count."""
+    return tuple(
+        [codings_of(asked.get(name, "")) if name == _CODINGS else asked.get(name, "") for name in vary]
+    )
+
+
+@lru_cache(maxsize=256)  # of 16 KiB each at most; browsers have half a dozen ways to say it
+def codings_of(accepted: str) -> str:
+    """Give the codings that a visitor takes, however they were named: `gzip;q=1, BR, x;q=0` → `br gzip`."""
+    codings = set()
+    for each in accepted.lower().split(","):
+        name, _, weight = each.replace(" ", "").partition(";")
+        if not _NOT_ACCEPTED.fullmatch(weight):
+            codings.add(name)
+    return " ".join(sorted(codings - {"", "identity"}))
 
 
 def confirmed(headers: Headers, by: Headers) -> CIMultiDict[str]:

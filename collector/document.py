@@ -1,7 +1,8 @@
 """A page of the frontend in memory, and how a visitor is answered with it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
+from email.utils import formatdate, parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final
 
@@ -41,6 +42,7 @@ class Document:
     """Why there was no answer the last time."""
     left_alone_until: float = 0.0
     """After trouble the frontend is not asked for this page before then."""
+    _head: bytes = b""
 
     @staticmethod
     def of(headers: CIMultiDict[str], body: bytes, query: str, now: float) -> "Document":
@@ -62,8 +64,9 @@ class Document:
         self._note_fresh(query, now + caching.fresh_seconds(headers))
         headers.popall("Age", None)
         headers.popall("Content-Length", None)
+        headers.setdefault("Date", formatdate(usegmt=True))  # of which its age is told
         self.headers = headers
-        self.trouble, self.left_alone_until = "", 0.0
+        self.trouble, self.left_alone_until, self._head = "", 0.0, b""
 
     def _note_fresh(self, query: str, until: float) -> None:
         self.fresh_until.pop(query, None)
@@ -93,10 +96,20 @@ class Document:
             return {"If-Modified-Since": self.headers["Last-Modified"]}
         return {}
 
+    def ready(self, own_headers: Mapping[str, str], now: float) -> bytes:
+        """Give the whole answer to a GET that keeps its connection: bytes that are put together once."""
+        if not self._head:
+            headers = self.headers.copy()
+            headers.update(own_headers)
+            headers["Content-Length"] = str(len(self.body))
+            lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+            self._head = f"HTTP/1.1 200 OK\r\n{lines}".encode("utf-8", "surrogateescape")
+        return b"%bAge: %d\r\n\r\n%b" % (self._head, self._age(now), self.body)
+
     def response(self, request: web.BaseRequest, now: float, *, stale: bool = False) -> web.Response:
         """Answer with it: 304 to a visitor who has it already; a `stale` answer says so, and why."""
         headers = self.headers.copy()
-        headers["Age"] = str(max(int(now - self.born), 0))
+        headers["Age"] = str(self._age(now))
         if stale:
             headers["Warning"] = '110 onward "Response is Stale"'
             headers[WHY] = f"stale: {self.trouble}"
@@ -105,6 +118,9 @@ class Document:
         for name in _OF_THE_BODY:
             headers.popall(name, None)
         return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
+
+    def _age(self, now: float) -> int:
+        return max(int(now - self.born), 0)
 
     def _is_known_to(self, request: web.BaseRequest) -> bool:
         tags = request.if_none_match

@@ -17,10 +17,14 @@ from multidict import CIMultiDict
 from collector import caching
 from collector.document import Document
 from collector.upstream import Headers
+from collector.wanted import Wanted
 
 MOST_PAGES: Final = 256
 MOST_VARIANTS: Final = 16
 """Of one page: browsers name their codings in half a dozen ways, and their languages in more."""
+
+LONGEST_VARIANT: Final = 1024
+"""What browsers say has 100 characters."""
 
 LARGEST_BYTES: Final = 1024**2
 """Of one page; a large one has 100 KB."""
@@ -33,22 +37,6 @@ MOST_INCOMING_BYTES: Final = 16 * 1024**2
 
 _WHAT_THE_SITE_SHOWS: Final = frozenset({200, 301, 302, 303, 307, 308, 404, 410})
 """Answers after which an older one is not."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A request, as far as pages in memory are concerned."""
-
-    site: str
-    """Scheme and host that the visitor used: the frontend is told them, and may put them into its pages."""
-    path: str
-    query: str
-    headers: Headers
-
-    @property
-    def page(self) -> str:
-        """The page's name."""
-        return self.site + caching.page_of(self.path, self.query)
 
 
 @dataclass(slots=True)
@@ -106,19 +94,25 @@ class Documents:
             self.forget(wanted)
         return None
 
-    def keep(self, wanted: Wanted, headers: Headers, body: bytes) -> None:
-        """Keep a page."""
-        document = Document.of(CIMultiDict(headers), body, wanted.query, self.now())
+    def keep(self, wanted: Wanted, headers: CIMultiDict[str], body: bytes) -> None:
+        """Keep a page; its headers are ours from now on."""
         name, vary = wanted.page, caching.vary_of(headers)
+        variant = caching.variant_of(vary, wanted.headers)
+        if sum(map(len, variant)) > LONGEST_VARIANT:
+            return
         page = self._pages.get(name)
         if page is None or page.vary != vary:
             self.forget(wanted)
             page = self._pages[name] = _Page(vary)
-        variant = caching.variant_of(vary, wanted.headers)
-        if variant not in page.copies and len(page.copies) >= MOST_VARIANTS:
+        document = page.copies.pop(variant, None)
+        if document is not None:
+            self.bytes -= document.size
+        elif len(page.copies) >= MOST_VARIANTS:
             self.bytes -= page.copies.pop(next(iter(page.copies))).size
-        if variant in page.copies:
-            self.bytes -= page.copies.pop(variant).size
+        if document is not None and document.body == body:
+            document.renew(headers, wanted.query, self.now())  # for how long, it knows for other queries too
+        else:
+            document = Document.of(headers, body, wanted.query, self.now())
         page.copies[variant] = document
         self.bytes += document.size
         while len(self._pages) > MOST_PAGES or self.bytes > MOST_BYTES:
@@ -143,7 +137,7 @@ class Incoming:
     def __init__(self, documents: Documents, wanted: Wanted, headers: Headers) -> None:
         self._documents = documents
         self._wanted = wanted
-        self._headers = headers
+        self._headers = CIMultiDict(headers)
         self._parts: list[bytes] | None = []
         self._size = 0
 

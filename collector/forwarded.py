@@ -11,8 +11,6 @@ from urllib.parse import urlsplit
 
 from multidict import CIMultiDict
 
-from collector.upstream import Headers
-
 _LOCATIONS: Final = ("Location", "Content-Location")
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -50,13 +48,11 @@ def forwarded_headers(address: str, host: str, scheme: str) -> dict[str, str]:
     }
 
 
-def seen_headers(headers: Headers, origin: str) -> CIMultiDict[str]:
-    """Give an answer's headers as visitors get them: where the frontend names itself, it is us."""
-    seen = CIMultiDict(headers)
+def lead_to_us(headers: CIMultiDict[str], origin: str) -> None:
+    """Make an answer's headers lead to us where they lead to the frontend."""
     for name in _LOCATIONS:
-        if name in seen:
-            seen[name] = seen_location(seen[name], origin)
-    return seen
+        if name in headers:
+            headers[name] = seen_location(headers[name], origin)
 
 
 def seen_location(location: str, origin: str) -> str:

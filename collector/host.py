@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 
-from aiohttp import hdrs, web
+from aiohttp import hdrs
+
+from process.at_once import AnyRequest
 
 Trusts = Callable[[str | None], bool]
 """Whether the operator trusts a peer with an address."""
 
 
-def host_of(request: web.BaseRequest, trusts: Trusts) -> str:
+def host_of(request: AnyRequest, trusts: Trusts) -> str:
     """Give the host, lower case, without its port; "" if none was named."""
     headers = request.headers
     forwarded = headers.get("X-Forwarded-Host")
@@ -24,7 +26,7 @@ def bare_host(named: str) -> str:
     return named.partition(":")[0].rstrip(".")
 
 
-def peer_of(request: web.BaseRequest) -> str | None:
+def peer_of(request: AnyRequest) -> str | None:
     """Give the address of the other end of the connection."""
     peer = request.transport.get_extra_info("peername") if request.transport else None
     return peer[0] if peer else None

@@ -1,4 +1,4 @@
-"""One request for the web site: what is known of it, what the site is told of it, and its page view, if it is one."""
+"""One request for the web site on its way: what there is in memory for it, and what the site is told of it."""
 
 from dataclasses import dataclass, replace
 from typing import Final
@@ -9,15 +9,16 @@ from yarl import URL
 from collector.app import Collector
 from collector.caching import may_come_from_memory
 from collector.document import Document
-from collector.documents import Wanted
 from collector.forwarded import asked_host, forwarded_headers
 from collector.frontend import Frontend
-from collector.host import peer_of
+from collector.host import Trusts, peer_of
 from collector.lane import Lane
-from collector.referral import Referral, arrival_of, host_name, is_page_view
+from collector.page_view import note_view
 from collector.upstream import request_headers
-from collector.visit import raw_path, visit_of
+from collector.visit import raw_path
+from collector.wanted import Wanted
 from collector.websocket import asks_for_a_socket
+from process.at_once import AnyRequest
 from process.protocol import WHY
 
 CONDITIONS: Final = frozenset({"if-none-match", "if-modified-since"})
@@ -26,37 +27,32 @@ _ONES_OWN: Final = frozenset({"cookie", "referer", *CONDITIONS})
 
 @dataclass(slots=True)
 class Passage:
-    """A request on its way through."""
+    """A request that is answered with what the web site says."""
 
     collector: Collector
     frontend: Frontend
     request: web.BaseRequest
-    host: str
-    """As the visitor named it, with its port."""
     wanted: Wanted
-    is_socket: bool
-    """Whether it wants to become a WebSocket, which is no page view."""
-    document: Document | None = None
+    is_shareable: bool
+    """Whether what others get is for this visitor too."""
+    document: Document | None
     """A copy of it."""
     lane: Lane | None = None
     """Where its event is, if it has one."""
-    _noted: bool = False
+    _seen: bool = False
 
     @staticmethod
     def of(collector: Collector, frontend: Frontend, request: web.BaseRequest) -> "Passage":
         """Read a request."""
-        headers = request.headers
-        host, scheme = headers.get(hdrs.HOST, ""), "https" if request.secure else "http"
-        if collector.trusts(peer_of(request)):
-            host = headers.get(hdrs.X_FORWARDED_HOST) or host
-            told = headers.get(hdrs.X_FORWARDED_PROTO, "").lower()
-            scheme = told if told in ("http", "https") else scheme
-        host = asked_host(host)
-        wanted = Wanted(f"{scheme}://{host}", raw_path(request), request.raw_path.partition("?")[2], headers)
-        passage = Passage(collector, frontend, request, host, wanted, asks_for_a_socket(request))
-        if passage.is_shareable:
-            passage.document = frontend.documents.find(wanted)
-        return passage
+        wanted = wanted_of(request, collector.trusts)
+        is_shareable = not request.body_exists and may_come_from_memory(request.method, wanted.headers)
+        document = frontend.documents.find(wanted) if is_shareable else None
+        return Passage(collector, frontend, request, wanted, is_shareable, document)
+
+    @property
+    def is_socket(self) -> bool:
+        """Whether it wants to become a WebSocket, which is no page view."""
+        return asks_for_a_socket(self.request)
 
     @property
     def url(self) -> URL:
@@ -65,18 +61,10 @@ class Passage:
         return URL(f"{self.frontend.origin}{path}{query and '?'}{query}", encoded=True)
 
     @property
-    def is_shareable(self) -> bool:
-        """Whether what others get is for this visitor too."""
-        request = self.request
-        if request.body_exists or self.is_socket:
-            return False
-        return may_come_from_memory(request.method, request.headers)
-
-    @property
     def fresh(self) -> Document | None:
         """The copy, if the frontend need not be asked."""
-        document, now = self.document, self.frontend.documents.now()
-        is_fresh = document is not None and document.is_fresh(self.wanted.query, self.wanted.headers, now)
+        document, wanted = self.document, self.wanted
+        is_fresh = document and document.is_fresh(wanted.query, wanted.headers, self.frontend.documents.now())
         return document if is_fresh else None
 
     @property
@@ -85,10 +73,14 @@ class Passage:
         document = self.document
         return document if document and document.good_until > self.frontend.documents.now() else None
 
+    @property
+    def withheld(self) -> frozenset[str]:
+        """Headers of the visitor's that say what only we may say."""
+        return frozenset({self.collector.settings.client_ip_header.lower()})
+
     def sent_headers(self) -> dict[str, str]:
         """Give what the frontend is told about the visitor."""
-        address = self.collector.client_of(self.request)
-        return forwarded_headers(address, self.host, self.wanted.site.partition(":")[0])
+        return forwarded_headers(self.collector.client_of(self.request), self.wanted.host, self.wanted.scheme)
 
     def refresh(self, document: Document) -> None:
         """Have a copy fetched anew, as for anybody."""
@@ -96,28 +88,16 @@ class Passage:
         headers = request_headers(self.wanted.headers, sent, self.withheld | _ONES_OWN)
         self.frontend.refreshes.start(replace(self.wanted, headers=headers), document, self.url, headers)
 
-    @property
-    def withheld(self) -> frozenset[str]:
-        """Headers of the visitor's that say what only we may say."""
-        return frozenset({self.collector.settings.client_ip_header.lower()})
-
     def seen(self, status: int | None, content_type: str = "") -> None:
-        """Write down the page view that this is, if it is one; `status` None: there was no answer."""
-        headers, path = self.wanted.headers, self.wanted.path
-        if self._noted or not is_page_view(self.request.method, path, headers, status, content_type):
-            return
-        self._noted = True
-        settings, host = self.collector.settings, host_name(self.host)
-        arrival = arrival_of(headers, host, settings.site_hosts, direct=settings.referrals_direct)
-        if arrival is not None:
-            visit = visit_of(self.collector, self.request)
-            self.lane = self.collector.write_down(Referral(visit, arrival, host, path).event())
+        """Write down the page view that this is, if it is one, and once."""
+        if not self._seen:
+            self._seen = True
+            self.lane = note_view(self.collector, self.request, self.wanted, status, content_type)
 
     def shown(self, document: Document, how: str) -> web.Response:
         """Answer with a copy: `fresh`, `confirmed` or `stale`."""
         self.frontend.served[how] += 1
-        now = self.frontend.documents.now()
-        response = document.response(self.request, now, stale=how == "stale")
+        response = document.response(self.request, self.frontend.documents.now(), stale=how == "stale")
         self.seen(response.status, document.headers.get(hdrs.CONTENT_TYPE, ""))
         return response
 
@@ -127,3 +107,17 @@ class Passage:
         if self.request.body_exists:
             response.force_close()  # nobody reads the rest of it
         return response
+
+
+def wanted_of(request: AnyRequest, trusts: Trusts) -> Wanted:
+    """Read a request; what proxies say of host and scheme counts where they are trusted."""
+    headers = request.headers
+    host, told_scheme = headers.get(hdrs.HOST, ""), None
+    if (hdrs.X_FORWARDED_HOST in headers or hdrs.X_FORWARDED_PROTO in headers) and trusts(peer_of(request)):
+        host = headers.get(hdrs.X_FORWARDED_HOST) or host
+        told_scheme = headers.get(hdrs.X_FORWARDED_PROTO)
+    if told_scheme not in ("http", "https"):
+        tls = request.transport and request.transport.get_extra_info("sslcontext")
+        told_scheme = "https" if tls else "http"
+    query = request.raw_path.partition("?")[2]
+    return Wanted(told_scheme, asked_host(host), raw_path(request), query, headers)

@@ -5,6 +5,7 @@ the first byte of ours; that costs microseconds. What DURABILITY waits for besid
 the answer waiting, never its beginning.
 """
 
+import asyncio
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Final
@@ -12,12 +13,15 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from collector.app import Collector
-from collector.forwarded import seen_headers
+from collector.caching import may_come_from_memory
+from collector.forwarded import lead_to_us
 from collector.frontend import Frontend
-from collector.passage import CONDITIONS, Passage
+from collector.page_view import note_view
+from collector.passage import CONDITIONS, Passage, wanted_of
 from collector.relay import NOBODY, Answer, asked
 from collector.upstream import UpstreamError, request_headers
 from collector.websocket import tunnel
+from process.at_once import ParsedRequest
 
 _NO_ANSWER: Final = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT, NOBODY})
 _AS_GOOD_AS_NONE: Final = frozenset({500, 502, 503, 504})
@@ -33,6 +37,10 @@ async def pass_through(
         response = await _answer(passage)
     except UpstreamError as error:
         response = _without_answer(passage, error)
+    except asyncio.CancelledError:  # the process is told to stop: who still waits gets no answer
+        if not passage.is_socket:
+            passage.seen(None)
+        raise
     if not response.prepared:
         response.headers.update(collector.own_headers)
     if passage.lane is not None:
@@ -41,6 +49,25 @@ async def pass_through(
             await response.write_eof()
         await passage.lane.safe()
     return response
+
+
+def page_at_once(collector: Collector, frontend: Frontend, request: ParsedRequest) -> bytes | None:
+    """Answer with a page from memory, without waiting for anything: what `pass_through` says of a fresh one.
+
+    None, with nothing done, for all others. For DURABILITY=journal alone: nothing is waited for here.
+    """
+    headers = request.headers
+    if request.method != hdrs.METH_GET or not may_come_from_memory(request.method, headers):
+        return None
+    if hdrs.IF_NONE_MATCH in headers or hdrs.IF_MODIFIED_SINCE in headers:
+        return None
+    wanted, now = wanted_of(request, collector.trusts), frontend.documents.now()
+    document = frontend.documents.find(wanted)
+    if document is None or not document.is_fresh(wanted.query, headers, now):
+        return None
+    frontend.served["fresh"] += 1
+    note_view(collector, request, wanted, HTTPStatus.OK, document.headers.get(hdrs.CONTENT_TYPE, ""))
+    return document.ready(collector.own_headers, now)
 
 
 async def _answer(passage: Passage) -> web.StreamResponse:
@@ -69,8 +96,8 @@ async def _relayed(passage: Passage) -> web.StreamResponse:
         bounds=passage.frontend.bounds_with_a_copy if stand_in else passage.frontend.bounds,
     ) as answer:
         if document and conditions and answer.status == HTTPStatus.NOT_MODIFIED:
-            headers = seen_headers(answer.headers, passage.frontend.origin)
-            return passage.shown(documents.confirm(passage.wanted, document, headers), "confirmed")
+            lead_to_us(answer.headers, passage.frontend.origin)
+            return passage.shown(documents.confirm(passage.wanted, document, answer.headers), "confirmed")
         if stand_in and answer.status in _AS_GOOD_AS_NONE:
             raise UpstreamError(answer.status, f"upstream-says-{answer.status}")
         await _handed_on(passage, answer)
@@ -79,12 +106,13 @@ async def _relayed(passage: Passage) -> web.StreamResponse:
 
 async def _handed_on(passage: Passage, answer: Answer) -> None:
     """Give the visitor the frontend's answer, and keep a copy of what is a page for everybody."""
-    headers = seen_headers(answer.headers, passage.frontend.origin)
+    headers = answer.headers
+    lead_to_us(headers, passage.frontend.origin)
     passage.seen(answer.status, headers.get(hdrs.CONTENT_TYPE, ""))
     incoming = None
     if passage.is_shareable and passage.request.method == hdrs.METH_GET:
         incoming = passage.frontend.documents.incoming(
-            passage.wanted, answer.status, headers.copy(), ends_visibly=answer.ends_visibly
+            passage.wanted, answer.status, headers, ends_visibly=answer.ends_visibly
         )
     headers.update(passage.collector.own_headers)
     try:

@@ -15,7 +15,7 @@ from typing import Final
 from publicsuffixlist import PublicSuffixList
 
 from collector.click import UTM, Visit
-from collector.event import REFERRAL_PATH, REFERRALS, Event, Value, encode_params, utc_time
+from collector.event import REFERRAL_PATH, REFERRALS, Event, quoted, quoted_text, utc_time
 from collector.referer import referring_host
 
 _BEFORE_PATH: Final = re.compile(r"\s*(?P<scheme>[A-Za-z-]+)://(?P<authority>[^/?#\\]+)")
@@ -23,6 +23,8 @@ _BEFORE_PATH: Final = re.compile(r"\s*(?P<scheme>[A-Za-z-]+)://(?P<authority>[^/
 
 _LONGEST_HOST: Final = 1024
 """A name has 253 characters in A-labels; in other alphabets fewer, but up to 9 bytes each when percent-encoded."""
+
+_UTM: Final = sorted(UTM)
 
 _NAME: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 
@@ -52,9 +54,9 @@ class Referral:
     """The page's, as requested, without the query."""
 
     def event(self) -> Event:
-        """Give the event; what is empty is left out."""
+        """Give the event; its params in byte order, what is empty left out."""
         visit = self.visit
-        extras = {
+        texts = {
             "clicked_at": utc_time(visit.at_ms),
             "domain": self.referrer.domain,
             "event_id": visit.event_id,
@@ -63,14 +65,12 @@ class Referral:
             "registrable_domain": self.referrer.registrable_domain,
             "signals": visit.signals,
         }
-        params: dict[str, Value] = {
-            name: value.encode("utf-8", "surrogateescape") for name, value in extras.items() if value
-        }
-        last = dict(visit.params)
-        params.update((name, value) for name in UTM if (value := last.get(name.encode())))
-        return Event(
-            visit.ip, visit.seconds, REFERRALS, REFERRAL_PATH, encode_params(params), visit.user_agent
-        )
+        params = [f"{name}={quoted_text(value)}" for name, value in texts.items() if value]
+        if visit.params:
+            last = dict(visit.params)
+            params += [f"{name}={quoted(value)}" for name in _UTM if (value := last.get(name.encode()))]
+        line = "&".join(params).encode()
+        return Event(visit.ip, visit.seconds, REFERRALS, REFERRAL_PATH, line, visit.user_agent)
 
 
 def is_page_view(

@@ -13,8 +13,9 @@ from aiohttp import hdrs
 from yarl import URL
 
 from collector.document import Document
-from collector.documents import Documents, Wanted
+from collector.documents import Documents
 from collector.upstream import Headers, end_to_end
+from collector.wanted import Wanted
 from process.tasks import end
 
 MOST_AT_ONCE: Final = 16

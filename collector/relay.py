@@ -10,7 +10,9 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
+from types import TracebackType
 from typing import Final
 
 import aiohttp
@@ -128,6 +130,9 @@ async def relay(
 class Answer:
     """What an upstream says: its beginning, and the rest on its way."""
 
+    response: web.StreamResponse
+    """What the visitor gets, from `hand_on` on."""
+
     def __init__(
         self,
         request: web.BaseRequest,
@@ -137,16 +142,18 @@ class Answer:
     ) -> None:
         self.status = upstream.status
         self.headers = end_to_end(upstream.headers)
-        self.ends_visibly = upstream.content_length is not None or hdrs.TRANSFER_ENCODING in upstream.headers
-        """Whether a part can be told from the whole."""
-        self.response = web.StreamResponse()
-        """What the visitor gets, where it is handed on."""
         self.begun = False
         self.whole = False
         self._request = request
         self._upstream = upstream
         self._wait_for = wait_for
         self._bounds = bounds
+
+    @property
+    def ends_visibly(self) -> bool:
+        """Whether a part can be told from the whole."""
+        upstream = self._upstream
+        return upstream.content_length is not None or hdrs.TRANSFER_ENCODING in upstream.headers
 
     async def hand_on(self, headers: CIMultiDict[str], copy: Callable[[bytes], None] | None = None) -> None:
         """Send it to the visitor, as fast as the slower of the two is; `copy` gets each part too."""
@@ -192,14 +199,14 @@ async def asked(
     answer: Answer | None = None
     try:
         async with (
-            _patience(request, bounds) as wait_for,
+            _Patience(request, bounds) as wait_for,
             http.request(
                 request.method,
                 url,
                 headers=headers,
                 data=_body(request, wait_for, bounds) if request.body_exists else None,
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=None, connect=bounds.connect_seconds),
+                timeout=_timeout(bounds.connect_seconds),
             ) as upstream,
         ):
             if upstream.status < HTTPStatus.OK:  # a protocol nobody asked for
@@ -229,30 +236,49 @@ async def _body(
         yield part
 
 
-@asynccontextmanager
-async def _patience(request: web.BaseRequest, bounds: Bounds) -> AsyncIterator[Callable[[float], None]]:
-    """Raise TimeoutError at the deadline that the given function moves, or when the visitor has left."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + bounds.whole_seconds
-    async with asyncio.timeout(bounds.answer_seconds) as deadline:
-        timer: asyncio.TimerHandle
+class _Patience:
+    """Raises TimeoutError, up to a second late, at a deadline that moves, or when the visitor has left.
 
-        def wait_for(seconds: float) -> None:
-            if not deadline.expired():
-                deadline.reschedule(min(loop.time() + seconds, end))
+    One timer looks at both: to set one anew with each part costs more than the part.
+    """
 
-        def look() -> None:
-            nonlocal timer
-            if _has_left(request):
-                wait_for(0)
-            else:
-                timer = loop.call_later(_LOOK_SECONDS, look)
+    def __init__(self, request: web.BaseRequest, bounds: Bounds) -> None:
+        self._request = request
+        self._loop = asyncio.get_running_loop()
+        self._now = self._loop.time
+        self._end = self._now() + bounds.whole_seconds
+        self._deadline = min(self._now() + bounds.answer_seconds, self._end)
+        self._timeout = asyncio.timeout(None)
+        self._timer: asyncio.TimerHandle | None = None
 
-        timer = loop.call_later(_LOOK_SECONDS, look)
-        try:
-            yield wait_for
-        finally:
-            timer.cancel()
+    def wait_for(self, seconds: float) -> None:
+        """Move the deadline to so much from now."""
+        self._deadline = min(self._now() + seconds, self._end)
+
+    async def __aenter__(self) -> Callable[[float], None]:
+        await self._timeout.__aenter__()
+        self._look()
+        return self.wait_for
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._timeout.__aexit__(kind, error, trace)
+
+    def _look(self) -> None:
+        now = self._now()
+        if now >= self._deadline or _has_left(self._request):
+            self._timer = None
+            self._timeout.reschedule(now)
+        else:
+            self._timer = self._loop.call_at(min(now + _LOOK_SECONDS, self._deadline), self._look)
+
+
+@lru_cache(maxsize=16)
+def _timeout(connect_seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, connect=connect_seconds)
 
 
 def _has_left(request: web.BaseRequest) -> bool:

@@ -14,7 +14,7 @@ from collector import plain_http
 from collector.app import open_collector
 from collector.health import metrics_text, readiness
 from collector.ports import Ports
-from collector.routes import answer
+from collector.routes import answer, at_once
 from collector.settings import CollectorSettings
 from process import watch
 from process.board import Board
@@ -39,7 +39,7 @@ async def serve(settings: CollectorSettings, ports: Ports, board: Board, worker:
     async with open_collector(settings, board, worker) as collector, AsyncExitStack() as stack:
         host, port, *_ = ports.public.getsockname()
         tls = ports.certificates.context if ports.certificates else None
-        doors = [await open_door(ports.public, partial(answer, collector), tls)]
+        doors = [await open_door(ports.public, partial(answer, collector), tls, partial(at_once, collector))]
         if ports.plain:
             doors.append(await open_door(ports.plain, partial(plain_http.answer, settings, port)))
         if ports.certificates:

@@ -56,6 +56,10 @@ _SAID_BY_PROXIES: Final = frozenset(
 """Whose request this is, and for which host: a stranger can write it too, so only the caller's word is sent."""
 
 
+_NOT_SENT: Final = _HOP_BY_HOP | _SAID_BY_PROXIES | {"host", "expect"}
+"""The last two: the upstream has a name of its own, and what is expected is answered here."""
+
+
 class UpstreamError(Exception):
     """No answer, and why: nothing has been sent to the visitor."""
 
@@ -72,13 +76,15 @@ def request_headers(
     passed = [element.strip() for value in headers.getall(_LOOP, ()) for element in value.split(",")]
     if passed.count(_US) >= MOST_RELAYS:
         raise UpstreamError(HTTPStatus.LOOP_DETECTED, "relayed-in-circles")
+    dropped = _NOT_SENT | _between_neighbours(headers) if "Connection" in headers else _NOT_SENT
     sent = CIMultiDict(
-        (name, value)
-        for name, value in end_to_end(headers).items()
-        if (lower := name.lower()) not in _SAID_BY_PROXIES
-        and not lower.startswith("x-forwarded-")
-        and lower not in withheld
-        and lower not in ("host", "expect")  # the upstream's own; answered here
+        [
+            (name, value)
+            for name, value in headers.items()
+            if (lower := name.lower()) not in dropped
+            and not lower.startswith("x-forwarded-")
+            and lower not in withheld
+        ]
     )
     sent.update(sent_headers)
     sent.add(_LOOP, _US)
@@ -87,6 +93,10 @@ def request_headers(
 
 def end_to_end(headers: Headers) -> CIMultiDict[str]:
     """Give the headers without those that are between two neighbours, as `Connection` names them too."""
+    dropped = _between_neighbours(headers) if "Connection" in headers else _HOP_BY_HOP
+    return CIMultiDict([(name, value) for name, value in headers.items() if name.lower() not in dropped])
+
+
+def _between_neighbours(headers: Headers) -> frozenset[str]:
     named = ",".join(headers.getall("Connection", ())).lower().split(",")
-    dropped = _HOP_BY_HOP.union(name.strip() for name in named)
-    return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in dropped)
+    return _HOP_BY_HOP.union(name.strip() for name in named)

@@ -20,8 +20,8 @@ ANSWER_SECONDS: Final = 25.0
 IDLE_SECONDS: Final = 300.0
 """Without a message, a ping included, in either direction: most pages ping twice a minute."""
 
-CLOSE_SECONDS: Final = 5.0
-"""For the other end to say good-bye."""
+CLOSE_SECONDS: Final = 1.0
+"""For each end to say good-bye: a process that is told to stop waits for it too."""
 
 LARGEST_MESSAGE_BYTES: Final = 1024**2
 """One each way is in memory: 2 MiB a socket at most."""
@@ -123,8 +123,7 @@ async def _both_ways(visitor: _Socket, site: _Socket) -> None:
                 break
     finally:
         await end(pumps)
-        for socket in (visitor, site):
-            await socket.close(code=code, message=words)
+        await asyncio.gather(*(socket.close(code=code, message=words) for socket in (visitor, site)))
 
 
 def _good_bye(code: int | None, words: str | None) -> tuple[int, bytes]:

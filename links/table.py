@@ -5,11 +5,11 @@ A link is kept packed, as MessagePack without the fields' names: 100,000 links w
 objects, has nothing to walk. The links that are asked for are kept unpacked beside that.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from links.link import Link
+from links.link import UNNUMBERED, Link
 
 _MOST_UNPACKED: Final = 1_000
 """Links asked for again and again; 1.5 MB. When they are more, all are forgotten and the busy ones are soon back."""
@@ -26,6 +26,18 @@ class _Packed(Link, frozen=True, array_like=True):
 
 _pack_into: Final = msgspec.msgpack.Encoder().encode_into
 _unpack: Final = msgspec.msgpack.Decoder(_Packed).decode
+
+
+_DEFAULTS: Final = msgspec.structs.astuple(Link(id=UNNUMBERED))
+
+
+def _without_trailing_defaults(link: Link) -> tuple[Any, ...]:
+    """Give a link's values up to the last that is not the default: most links end with their slug, 21 bytes less."""
+    values = msgspec.structs.astuple(link)
+    behind = len(values)
+    while values[behind - 1] == _DEFAULTS[behind - 1] and behind > 1:
+        behind -= 1
+    return values[:behind]
 
 
 class LinkTable:
@@ -59,7 +71,7 @@ class LinkTable:
     def put(self, link: Link) -> None:
         """Add a link, or replace the one with its id."""
         self.drop(link.id)
-        _pack_into(msgspec.structs.astuple(link), self._buffer)
+        _pack_into(_without_trailing_defaults(link), self._buffer)
         self._packed[link.id] = bytes(self._buffer)
         if link.slug is not None:
             self._by_slug[link.slug] = link.id

@@ -9,6 +9,7 @@ from typing import Final
 
 from aiohttp import web
 
+from process.at_once import AtOnce
 from process.protocol import REQUEST_SECONDS, server
 from process.run import CannotStartError
 
@@ -46,11 +47,14 @@ class Door:
 
 
 async def open_door(
-    listener: socket.socket, answering: Answer, context: ssl.SSLContext | None = None
+    listener: socket.socket,
+    answering: Answer,
+    context: ssl.SSLContext | None = None,
+    at_once: AtOnce | None = None,
 ) -> Door:
     """Answer an open port, with TLS if there is a context."""
     # Not web.SockSite, which leaves asyncio's minute to a client that never ends its handshake.
-    connections = server(answering)
+    connections = server(answering, at_once)
     runner = web.ServerRunner(connections, shutdown_timeout=REQUESTS_FINISH_SECONDS)
     await runner.setup()
     port = await asyncio.get_running_loop().create_server(

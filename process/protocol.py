@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import LineTooLong
-from aiohttp.web_protocol import RequestHandler
+
+from process.at_once import AtOnce, PromptHandler
 
 LONGEST_LINE_BYTES: Final = 16 * 1024
 """Of a request's first line; browsers stop at 8 KB or so, ad networks have been seen to exceed that."""
@@ -85,7 +86,7 @@ async def read_body(request: web.BaseRequest) -> bytes:
     return bytes(body)
 
 
-class Connection(RequestHandler):
+class Connection(PromptHandler):
     """One client's connection."""
 
     __slots__ = ("_deadline",)
@@ -154,6 +155,6 @@ class Server(web.Server):
         return Connection(self, loop=self._loop, **self._kwargs)
 
 
-def server(answer: Any) -> Server:
-    """Give the server for a function from request to response."""
-    return Server(answer, **_LIMITS)
+def server(answer: Any, at_once: AtOnce | None = None) -> Server:
+    """Give the server for a function from request to response, not asked for what `at_once` answers."""
+    return Server(answer, at_once=at_once, **_LIMITS)

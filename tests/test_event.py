@@ -170,7 +170,8 @@ def plainly_decoded(query):
 
 texts = st.one_of(st.none(), st.text(st.characters(codec="utf-8"), max_size=10))
 names = st.one_of(
-    st.sampled_from([b"click", b"cb", b"qr", b"utm_term", b"utm_source"]), st.binary(max_size=4)
+    st.sampled_from([b"click", b"cb", b"qr", b"utm_term", b"utm_source"]),
+    st.binary(max_size=4),
 )
 queries = st.one_of(
     st.binary(max_size=60),
@@ -199,7 +200,7 @@ def test_a_query_is_decoded_as_urllib_would(query):
 def test_a_click_is_encoded_as_if_a_dict_were_sorted_and_quoted(
     campaign, ad, utm, target, slug, user_id, referer, signals, query
 ):
-    link = Link(id=46, campaign=campaign, ad=ad, slug=slug, user_id=user_id, utm_source=utm)
+    link = Link(id=46, campaign=campaign, ad=ad, slug=slug, user_id=user_id, utm_source=utm, utm_medium=utm)
     visit = structs.replace(visit_of(referer=referer), params=decode_query(query), signals=signals)
     params = Click(link, visit, "ios", target, ZoneInfo("UTC")).event().params
     known, last = dict(plainly_decoded(params)), dict(visit.params)
@@ -217,6 +218,7 @@ def test_a_click_is_encoded_as_if_a_dict_were_sorted_and_quoted(
         b"partner_data": last.get(b"partner_data")
         if last.get(b"partner_data") is not None
         else last.get(b"cb"),
+        b"utm_medium": utm or last.get(b"utm_medium") or None,
         b"utm_source": utm or last.get(b"utm_source") or None,
         b"utm_term": last.get(b"utm_term") or None,
         b"reqparams": plainly_encoded(sorted(others, key=itemgetter(0))),

@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 import test_proxy
 from aiohttp import WSMsgType, web
+from processes import healthy, running
 from redis.asyncio import Redis
 from test_proxy import (
     CHUNKED,
@@ -35,10 +36,12 @@ from collector.client_address import client_address, peers_trusted
 from collector.event import Event, decode_params
 from collector.forwarded import seen_location
 from collector.frontend import open_frontend
-from collector.passthrough import pass_through
+from collector.passthrough import page_at_once, pass_through
 from collector.relay import Bounds
 from collector.settings import CollectorSettings
+from embedded.ports import free_port
 from process.board import Board
+from process.ports import listen, open_door
 
 FROM_NEWS = "Referer: https://user:secret@News.Example.org:8443/secret?secret#secret\r\n"
 DOCUMENT = "Sec-Fetch-Dest: document\r\n"
@@ -102,8 +105,14 @@ def with_settings(collector, trusted="", **settings):
 async def site(collector, origin, bounds=PATIENT, patience_seconds=WITHIN):
     """Give the port of a collector with this frontend, and the frontend; no connection outlives its request."""
     async with open_frontend(origin, bounds, patience_seconds) as frontend:
-        async with door(partial(pass_through, collector, frontend)) as port:
+        listener = listen("127.0.0.1", 0)
+        port = listener.getsockname()[1]
+        answering = (partial(each, collector, frontend) for each in (pass_through, page_at_once))
+        opened = await open_door(listener, next(answering), None, next(answering))
+        try:
             yield port, frontend
+        finally:
+            await opened.close()
         assert not frontend.http.connector._acquired
         assert not frontend.sockets.connector._acquired
         assert frontend.documents.incoming_bytes == 0
@@ -512,6 +521,43 @@ async def test_a_visitor_who_leaves_was_there_and_takes_the_connection_along(col
     assert await domains(collector) == ["news.example.org"]
 
 
+async def test_a_collector_that_stops_leaves_nobody_waiting_and_loses_no_visit(redis_server, tmp_path):
+    port = free_port()
+    environ = {
+        "PORT": port,
+        "HOST": "127.0.0.1",
+        "REDIS_URL": redis_server.url,
+        "DATABASE_URL": f"sqlite:///{tmp_path}/onward.db",
+        "JOURNAL_DIR": tmp_path / "journal",
+    }
+    over = asyncio.Event()
+
+    async def answer(request):
+        if "Upgrade" in request.headers:
+            return await chat(request)
+        await over.wait()
+        return web.Response()
+
+    async with Redis.from_url(redis_server.url) as redis, door(answer) as upstream:
+        await redis.delete("click_queue")
+        environ["FRONTEND_URL"] = f"http://127.0.0.1:{upstream}"
+        context = running(tmp_path, "collector", "serve", answers=lambda _child: healthy(port), **environ)
+        process = await asyncio.to_thread(context.__enter__)
+        async with aiohttp.ClientSession() as visitor:
+            socket = await visitor.ws_connect(f"http://127.0.0.1:{port}/")
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(f"GET / HTTP/1.1\r\nHost: here.example\r\n{FROM_NEWS}\r\n".encode())
+            async with asyncio.timeout(WITHIN):
+                assert await socket.receive_str() == "127.0.0.1"
+            await asyncio.to_thread(context.__exit__, None, None, None)
+            over.set()
+            writer.close()
+            await socket.close()
+        assert process._process.returncode == 0, "gone in time, not killed"
+        (line,) = await redis.lpop("click_queue", 10)
+    assert b"&domain=news.example.org&" in line
+
+
 # Pages from memory
 
 
@@ -543,6 +589,66 @@ async def test_a_fresh_page_comes_from_memory_and_is_viewed_as_often_as_it_is_as
         assert frontend.served == {"fresh": 3}
         assert len(upstream.heads) == 1
     assert await domains(collector) == ["news.example.org"] * 3
+
+
+@pytest.mark.parametrize(
+    "mine",
+    [
+        {},
+        {"Cookie": "a=b"},
+        {"Accept-Encoding": "gzip"},
+        {"If-None-Match": '"1"'},
+        {"If-None-Match": '"0"'},
+        {"Cache-Control": "no-cache"},
+        {"Range": "bytes=0-1"},
+        {"Referer": "https://news.example.org/"},
+        {"Host": "other.example"},
+    ],
+)
+@pytest.mark.parametrize("public", ["", "public, "])
+async def test_a_page_that_is_answered_at_once_is_the_one_that_would_be_answered_anyway(
+    collector, public, mine
+):
+    told = page(ETag='"1"', Cache_Control=f"{public}max-age=60", X="ü", Server="theirs", Age="5")
+    async with (
+        raw_upstream(told) as upstream,
+        site(collector, upstream.url) as (port, frontend),
+        aiohttp.ClientSession(f"http://127.0.0.1:{port}") as visitor,
+    ):
+        first = {name: value for name, value in mine.items() if name in ("Host", "Accept-Encoding")}
+        async with visitor.get("/", headers=first):
+            answers = []
+        for close in (True, False, False):
+            async with visitor.get("/", headers=mine | ({"Connection": "close"} if close else {})) as answer:
+                kept = {
+                    name: value
+                    for name, value in answer.headers.items()
+                    if name not in ("Connection", "Date")
+                }
+                answers.append((answer.status, kept, await answer.read()))
+        from_memory = frontend.served["fresh"]
+        assert len(upstream.heads) == 4 - from_memory
+    assert from_memory in (0, 3)
+    assert {answer[1].pop("Age") for answer in answers} <= {"5", "6"}
+    assert answers[1:] == answers[:1] * 2
+    assert await domains(collector) == (["news.example.org"] * 3 if "Referer" in mine else [])
+
+
+async def test_a_visitor_who_leaves_before_a_page_from_memory_is_nothing_to_report(collector, caplog):
+    async with (
+        raw_upstream(page(Cache_Control="max-age=60")) as upstream,
+        site(collector, upstream.url) as (port, _),
+    ):
+        await ask(port)
+        for _ in range(20):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(
+                f"GET / HTTP/1.1\r\nHost: here.example\r\nConnection: close\r\n{FROM_NEWS}\r\n".encode()
+            )
+            writer.transport.abort()
+        await until(lambda: collector.recorded["referrals"])
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    assert set(await domains(collector)) == {"news.example.org"}
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from collector.documents import (
     MOST_PAGES,
     MOST_VARIANTS,
     Documents,
-    Wanted,
 )
+from collector.wanted import Wanted
 
 CASES = yaml.safe_load((Path(__file__).parent / "data" / "caching.yml").read_text("utf-8"))
 WEEK = 7 * 86400
@@ -42,6 +42,7 @@ def test_what_headers_say_about_keeping_an_answer(case):
         ("xutm_source=1", "/p?xutm_source=1"),
         ("q=utm_source=1", "/p?q=utm_source=1"),
         ("gclidx=1", "/p?gclidx=1"),
+        ("utm_source=a;page=2", "/p?utm_source=a;page=2"),
         ("a=&&b", "/p?a=&&b"),
     ],
 )
@@ -60,6 +61,7 @@ def test_a_page_has_one_name_whoever_sent_the_visitor(query, page):
         ("GET", {"Authorization": "Basic x"}, False),
         ("GET", {"Range": "bytes=0-"}, False),
         ("GET", {"If-Match": "x"}, False),
+        ("GET", {"Upgrade": "websocket"}, False),
     ],
 )
 def test_which_requests_can_be_answered_with_what_others_got(method, headers, may):
@@ -100,7 +102,7 @@ def documents(clock):
 
 def wanted(path="/", query="", **headers):
     names = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Wanted("https://www.example.com", path, query, CIMultiDict(names))
+    return Wanted("https", "www.example.com", path, query, CIMultiDict(names))
 
 
 def keep(documents, asked, body=b"page", **headers):
@@ -129,6 +131,15 @@ def test_a_page_is_fresh_for_as_long_as_the_frontend_said_and_for_the_query_it_s
     assert not is_fresh(documents, wanted(query="utm_source=a"))
 
 
+def test_the_same_page_under_another_query_takes_no_freshness_away(documents):
+    keep(documents, wanted(), Cache_Control="max-age=60")
+    keep(documents, wanted(query="utm_source=a"), Cache_Control="max-age=60")
+    assert is_fresh(documents, wanted())
+    keep(documents, wanted(query="utm_source=b"), b"changed", Cache_Control="max-age=60")
+    assert not is_fresh(documents, wanted())
+    assert documents.bytes == documents.find(wanted()).size
+
+
 def test_a_visitor_with_a_cookie_gets_only_what_is_public_unasked(documents):
     keep(documents, wanted(), Cache_Control="max-age=60")
     assert not is_fresh(documents, wanted(Cookie="a=b"))
@@ -137,27 +148,45 @@ def test_a_visitor_with_a_cookie_gets_only_what_is_public_unasked(documents):
     assert not is_fresh(documents, wanted(Cookie="a=b", Cache_Control="no-cache"))
 
 
-def test_each_kind_of_visitor_has_a_copy_of_its_own(documents):
-    vary = {"Vary": "Accept-Encoding"}
+@pytest.mark.parametrize(
+    ("accepted", "codings"),
+    [
+        ("", ""),
+        ("gzip, deflate, br, zstd", "br deflate gzip zstd"),
+        ("BR,gzip;q=0.5 , zstd; q=1", "br gzip zstd"),
+        ("gzip;q=0, br;q=0.0,deflate; q=0.001", "deflate"),
+        ("identity", ""),
+        ("*", "*"),
+    ],
+)
+def test_codings_are_the_same_however_they_are_named(accepted, codings):
+    assert caching.codings_of(accepted) == codings
+
+
+@pytest.mark.parametrize("vary", [{"Vary": "Accept-Encoding"}, {}])
+def test_a_compressed_copy_is_for_those_who_take_it(documents, vary):
     keep(documents, wanted(Accept_Encoding="gzip, br"), b"zipped", **vary)
     assert documents.find(wanted()) is None
     keep(documents, wanted(), b"plain", **vary)
-    assert documents.find(wanted(Accept_Encoding="gzip, br")).body == b"zipped"
+    assert documents.find(wanted(Accept_Encoding="br,GZIP")).body == b"zipped"
     assert documents.find(wanted()).body == b"plain"
     assert len(documents) == 1
 
 
 def test_what_a_confirmation_says_anew_counts_and_what_is_of_the_body_stays(documents):
     document = keep(documents, wanted(), ETag='"1"', Content_Type="text/html", X_Old="1", Age="7")
+    assert "Age" not in document.headers
     by = CIMultiDict({"ETag": 'W/"1"', "Content-Length": "0", "Content-Type": "text/plain", "X-New": "2"})
     documents.confirm(wanted(), document, by)
-    assert documents.find(wanted()).headers == {
+    assert documents.bytes == document.size
+    headers = documents.find(wanted()).headers.copy()
+    assert headers.pop("Date").endswith(" GMT")
+    assert headers == {
         "Content-Type": "text/html",
         "X-Old": "1",
         "ETag": 'W/"1"',
         "X-New": "2",
     }
-    assert documents.bytes == document.size
 
 
 @pytest.mark.parametrize("headers", [{"Set-Cookie": "a=b"}, {"Cache-Control": "private"}])
@@ -242,6 +271,8 @@ def test_memory_is_bounded_whoever_asks_for_whatever(documents):
     for number in range(2 * MOST_QUERIES):
         documents.confirm(wanted(query=f"utm_source={number}"), document, CIMultiDict())
     assert len(document.fresh_until) == MOST_QUERIES
+
+    assert keep(documents, wanted("/odd", Accept="x" * 2000), Vary="Accept", Content_Type="text/html") is None
 
     slow = [
         documents.incoming(

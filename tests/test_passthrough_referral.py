@@ -45,6 +45,14 @@ def test_a_referral_is_the_line_that_the_contract_shows():
     assert referral.event().encode() == GOLDEN
 
 
+def test_params_are_in_byte_order():
+    params = [(f"utm_{name}".encode(), b"x") for name in ("source", "medium", "campaign", "term", "content")]
+    referral = Referral(visit(params=params, signals="dnt"), Referrer("a.b.c", "b.c"), "d.e", "/")
+    names = [pair.partition(b"=")[0] for pair in referral.event().params.split(b"&")]
+    assert names == sorted(names)
+    assert len(names) == 12
+
+
 def test_a_referral_from_nowhere_names_no_domain():
     line = Referral(visit(signals="prefetch"), NOWHERE, None, "/").event()
     assert decode_params(line.params) == {
