@@ -1,0 +1,137 @@
+"""The `consumers` command."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from enum import StrEnum
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from consumers import clickhouse, totals
+from consumers.clickhouse import ClickHouse
+from consumers.loop import Loop
+from consumers.progress import FAMILIES, Progress
+from consumers.settings import ConsumersSettings
+from consumers.sink import Sink
+from consumers.totals import Totals
+from kafkastore.connection import PublishError, connection
+from kafkastore.settings import KafkastoreSettings
+from links.database import LinkStoreError
+from process import watch
+from process.logs import log
+from process.metrics import exposition
+from process.ports import listen, open_door
+from process.readiness import Readiness
+from process.run import FAILED, CannotStartError, run, settings_or_exit, stop_on_signals
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Reads the topics: totals in SQL, every click in ClickHouse.",
+)
+
+
+class Consumer(StrEnum):
+    """What can be run."""
+
+    TOTALS = totals.NAME
+    CLICKHOUSE = clickhouse.NAME
+
+
+@app.callback()
+def consumers() -> None:
+    """Keep `run` a word of its own: a command that stands alone would lose its name."""
+
+
+@app.command("run")
+def run_command(
+    name: Annotated[Consumer, typer.Argument(metavar="NAME", help="totals or clickhouse.")],
+    *,
+    until_end: Annotated[
+        bool, typer.Option("--until-end", help="End when everything is read; 1 if a partition stopped.")
+    ] = False,
+    skip_lost: Annotated[
+        bool,
+        typer.Option(
+            "--skip-lost",
+            help="Where the next record is not in Kafka any more, go on at the oldest there is.",
+        ),
+    ] = False,
+) -> None:
+    """Run a consumer until told to stop."""
+    kafka, settings = settings_or_exit(KafkastoreSettings), settings_or_exit(ConsumersSettings)
+    run(partial(_run, name, kafka, settings, until_end=until_end, skip_lost=skip_lost))
+
+
+async def _run(
+    name: Consumer,
+    kafka: KafkastoreSettings,
+    settings: ConsumersSettings,
+    *,
+    until_end: bool,
+    skip_lost: bool,
+) -> int:
+    stop = stop_on_signals()
+    progress = Progress(name, kafka.kafka_prefix)
+    try:
+        connection(kafka)
+    except PublishError as error:
+        raise CannotStartError(str(error)) from None
+    async with _sink(name, settings) as sink, _watched(settings, progress):
+        log.info("consumer_started", consumer=name, kafka=kafka.kafka_url, topics=list(sink.topics))
+        await Loop(kafka, sink, progress, skip_lost=skip_lost, until_end=until_end).run(stop)
+    log.info(
+        "consumer_stopped", consumer=name, records=dict(progress.records), dead_letters=dict(progress.dead)
+    )
+    return FAILED if until_end and progress.stopped else 0
+
+
+@asynccontextmanager
+async def _sink(name: Consumer, settings: ConsumersSettings) -> AsyncIterator[Sink]:
+    sink: Totals | ClickHouse
+    match name:
+        case Consumer.TOTALS:
+            try:
+                sink = Totals(
+                    settings.database_url.get_secret_value(), visitor_days=settings.totals_visitor_days
+                )
+            except LinkStoreError as error:
+                raise CannotStartError(f"{error}.") from None
+        case Consumer.CLICKHOUSE:
+            if settings.clickhouse_url is None:
+                raise CannotStartError("Nobody says where ClickHouse is: set CLICKHOUSE_URL.")
+            sink = ClickHouse(settings.clickhouse_url)
+    try:
+        yield sink
+    finally:
+        await sink.close()
+
+
+@asynccontextmanager
+async def _watched(settings: ConsumersSettings, progress: Progress) -> AsyncIterator[None]:
+    """Answer METRICS_PORT, where there is one."""
+    if settings.metrics_port is None:
+        yield
+        return
+
+    async def readiness() -> Readiness:
+        return progress.readiness()
+
+    watched = watch.Watched(lambda: exposition(FAMILIES, progress.samples()), readiness)
+    listener = listen(settings.host, settings.metrics_port, "METRICS_PORT")
+    door = await open_door(listener, partial(watch.answer, watched))
+    try:
+        yield
+    finally:
+        await door.close()
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

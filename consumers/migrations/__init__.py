@@ -1,0 +1,1 @@
+"""What consumers' tables went through, a step a file; `consumers.migrate` goes through them."""

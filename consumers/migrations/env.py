@@ -1,0 +1,14 @@
+"""What alembic runs: on the connection, and in the transaction, that `consumers.migrate` has opened."""
+
+from alembic import context
+
+from consumers.migrate import VERSION_TABLE
+from consumers.schema import METADATA
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=METADATA,
+    version_table=VERSION_TABLE,
+)
+with context.begin_transaction():
+    context.run_migrations()

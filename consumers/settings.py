@@ -1,0 +1,49 @@
+"""The consumers' variables: their defaults and their meaning, in one place. Kafka's are the kafkastore's."""
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from process.settings import MetricsSettings, Settings
+
+
+def _database_url(value: SecretStr) -> SecretStr:
+    scheme, separator, rest = value.get_secret_value().partition("://")
+    if scheme not in ("sqlite", "postgres", "postgresql") or not separator or not rest.strip("/"):
+        raise ValueError("this is no sqlite:///path, postgres://… or postgresql://… URL")
+    return value
+
+
+def _clickhouse_url(value: SecretStr) -> SecretStr:
+    parts = urlsplit(value.get_secret_value())
+    whole = parts.path.strip("/").replace("_", "").isalnum() or parts.path in ("", "/")
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or not whole
+        or parts.query
+        or parts.fragment
+    ):
+        raise ValueError("this is no http://user:password@host:8123/database")
+    return value
+
+
+class ConsumersSettings(Settings, MetricsSettings):
+    """What `consumers run` reads from the environment."""
+
+    host: str = Field("0.0.0.0", description="the address to listen on")  # noqa: S104 (a server's usual default)
+    database_url: Annotated[SecretStr, AfterValidator(_database_url)] = Field(
+        SecretStr("sqlite:///var/onward.db"),
+        description="campaign links and totals: sqlite:///path, postgres://… or postgresql://…",
+    )
+    totals_visitor_days: int = Field(
+        35,
+        ge=1,
+        le=3650,
+        description="days after a link's last click of a day for which its visitors' ids are kept to count people",
+    )
+    clickhouse_url: Annotated[SecretStr, AfterValidator(_clickhouse_url)] | None = Field(
+        None,
+        description="ClickHouse's HTTP interface, for consumers run clickhouse: http(s)://user:password@host:port/database",
+    )
