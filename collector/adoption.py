@@ -29,9 +29,12 @@ class Adoption:
         self._space = space
         self._keep_seconds = keep_seconds
         self._adopted: dict[str, Shipment] = {}
-        self._unshippable: set[str] = set()
+        self.stranded: dict[str, str] = {}
+        """Journals that can be shipped nowhere, and the queue that each is bound to: no Redis of ours has it."""
         self.lines = 0
         """Lines that Redis took."""
+        self.torn_bytes = 0
+        """Bytes of them passed over because no whole record stood there."""
 
     async def ship(self) -> None:
         """Look for journals and ship them, until cancelled."""
@@ -56,30 +59,36 @@ class Adoption:
 
     def _adopt(self, ends: Mapping[str, QueueEnd]) -> None:
         """Take up what can be shipped to these; one that never tried may go to any of them."""
+        # One that another process is just looking at stays what it was.
+        self.stranded = {
+            journal: queue for journal, queue in self.stranded.items() if (self._directory / journal).exists()
+        }
         for journal in journals_left_behind(self._directory):
             bound_to = journal.queue_id
             end = next(iter(ends.values()), None) if bound_to is None else ends.get(bound_to)
             if end is not None:
                 self._adopted[journal.id] = Shipment(journal, end)
+                self.stranded.pop(journal.id, None)
                 log.info("journal_adopted", journal=journal.id)
                 continue
             journal.release()
             # As long as some Redis is away, that may be the one.
-            if len(ends) == len(self._ends) and journal.id not in self._unshippable:
-                self._unshippable.add(journal.id)
+            if bound_to and len(ends) == len(self._ends) and journal.id not in self.stranded:
+                self.stranded[journal.id] = bound_to
                 log.error(
                     "journal_of_another_redis",
                     journal=journal.id,
                     queue=bound_to,
-                    cure="name its Redis in REDIS_URL…; if that is gone, remove the journal's file `queue`",
+                    cure="name its Redis in REDIS_URL…; if that is gone or was emptied: collector journals rebind",
                 )
 
     async def _ship_one(self, journal_id: str, shipment: Shipment) -> None:
         shipment.begin_again()
-        before = shipment.lines
+        lines, torn = shipment.lines, shipment.torn_bytes
         while await shipment.step():
             pass
-        self.lines += shipment.lines - before
+        self.lines += shipment.lines - lines
+        self.torn_bytes += shipment.torn_bytes - torn
         old = shipment.journal.last_written() < time.time() - self._keep_seconds
         if (old or self._space.is_crowded) and await shipment.durable() == shipment.position:
             del self._adopted[journal_id]

@@ -59,6 +59,8 @@ async def readiness(collector: Collector) -> Readiness:
     for number, queue, lane in collector.lanes():
         if number not in away and lane.trouble is not None:
             degraded.append(f"Redis {number} of {redises} {lane.trouble} ({queue})")
+    if stranded := len(collector.shipper.adoption.stranded):
+        degraded.append(f"journals that no Redis of ours may take: {stranded} (see: collector journals list)")
     if trouble is not None:
         degraded.append(f"the database of links is {trouble}")
     return Readiness(tuple(reason for reason, holds in against.items() if holds), tuple(degraded))

@@ -72,6 +72,10 @@ class Journal:
         written.write_text(queue_id)
         written.rename(self.folder / "queue")
 
+    def unbind(self) -> None:
+        """Let it be shipped to any queue, from its beginning: what its old one handed on is then doubled."""
+        (self.folder / "queue").unlink(missing_ok=True)
+
     def segments(self) -> list[tuple[int, Path]]:
         """Give the segments there are, by the position each begins at."""
         found = self.folder.glob(f"*{_SUFFIX}")
@@ -269,10 +273,30 @@ class OpenJournal(Journal):
 
 def journals_left_behind(directory: Path) -> Iterator[Journal]:
     """Lock and give the journals whose process is gone."""
-    if directory.is_dir():
-        for folder in sorted(directory.iterdir()):
-            if not folder.name.startswith(".") and folder.is_dir() and (lock := _lock(folder)) is not None:
-                yield Journal(folder, lock)
+    for folder in _folders(directory):
+        if (lock := _lock(folder)) is not None:
+            yield Journal(folder, lock)
+
+
+def all_journals(directory: Path) -> Iterator[tuple[Journal, bool]]:
+    """Give every journal, to be looked at and released, and whether a process has it; what none has is locked."""
+    for folder in _folders(directory):
+        lock = _lock(folder)
+        in_use = lock is None
+        if lock is None:
+            try:
+                lock = os.open(folder / "lock", os.O_RDONLY)
+            except FileNotFoundError:
+                continue  # being removed just now
+        yield Journal(folder, lock), in_use
+
+
+def _folders(directory: Path) -> list[Path]:
+    if not directory.is_dir():
+        return []
+    return sorted(
+        folder for folder in directory.iterdir() if not folder.name.startswith(".") and folder.is_dir()
+    )
 
 
 def _create(directory: Path) -> tuple[Path, int]:

@@ -26,6 +26,16 @@ FAMILIES: Final = (
     Family(
         "onward_journal_unshipped_bytes", "gauge", "Bytes of this process's events that Redis does not have"
     ),
+    Family(
+        "onward_journal_torn_bytes_total",
+        "counter",
+        "Bytes of journals that were no whole event, passed over",
+    ),
+    Family(
+        "onward_journals_stranded",
+        "gauge",
+        "Journals left behind whose Redis is none of ours; every worker counts all of them",
+    ),
     Family("onward_redis_went_back_total", "counter", "Times a Redis had less than it had acknowledged"),
     Family("onward_lanes", "gauge", "Queues this process ships to"),
     Family("onward_lanes_failing", "gauge", "Those of them whose Redis cannot be reached now"),
@@ -51,6 +61,9 @@ def samples_of(collector: "Collector") -> Iterator[Sample]:
     yield Sample("onward_journal_bytes", collector.space.taken)
     yield Sample("onward_journal_max_bytes", collector.space.most_bytes)
     yield Sample("onward_journal_unshipped_bytes", sum(lane.unshipped_bytes for lane in lanes))
+    torn = sum(lane.shipment.torn_bytes for lane in lanes) + collector.shipper.adoption.torn_bytes
+    yield Sample("onward_journal_torn_bytes_total", torn)
+    yield Sample("onward_journals_stranded", len(collector.shipper.adoption.stranded))
     yield Sample("onward_redis_went_back_total", sum(lane.shipment.went_back for lane in lanes))
     yield Sample("onward_lanes", len(lanes))
     yield Sample("onward_lanes_failing", sum(lane.breaker.failing for lane in lanes))

@@ -20,7 +20,7 @@ from process import watch
 from process.board import Board
 from process.logs import log
 from process.ports import open_door
-from process.run import FAILED, run, stop_on_signals
+from process.run import FAILED, STOP_SIGNALS, run, stop_on_signals
 from process.tasks import until_stopped
 
 CHILDREN_FINISH_SECONDS: Final = 9.0
@@ -95,7 +95,7 @@ def supervise(settings: CollectorSettings, ports: Ports, board: Board) -> int:
 
     began = time.monotonic()
     children = [start(worker) for worker in range(settings.web_concurrency)]
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOP_SIGNALS:
         signal.signal(number, stop)
     while not stopping:
         multiprocessing.connection.wait(

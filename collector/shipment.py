@@ -48,6 +48,8 @@ class Shipment:
         """How often Redis was found behind what it had acknowledged."""
         self.acknowledged = 0
         """How far Redis said that it has the journal."""
+        self.torn_bytes = 0
+        """Passed over because no whole record stood there."""
         self._unanswered = (0, 0)
         """Where the journal will stand if the last push arrived, and its lines."""
 
@@ -77,6 +79,7 @@ class Shipment:
             return True
         self._take_over(int(stored))
         if chunk.torn and self.position == chunk.end:
+            self.torn_bytes += chunk.torn
             log.warning("journal_torn", journal=self.journal.id, bytes_skipped=chunk.torn)
         return True
 

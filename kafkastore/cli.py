@@ -23,10 +23,11 @@ from kafkastore.settings import KafkastoreSettings
 from kafkastore.tail import readable, tail
 from kafkastore.visitor_keys import DailyKeys
 from process import watch
+from process.finding import report
 from process.logs import log
 from process.metrics import exposition
 from process.ports import listen, open_door
-from process.run import FAILED, CannotStartError, run, settings_or_exit, stop_on_signals
+from process.run import CannotStartError, run, settings_or_exit, stop_on_signals
 from process.tasks import end
 
 app = typer.Typer(
@@ -103,12 +104,7 @@ async def _run(settings: KafkastoreSettings, *, until_empty: bool, resolve: Reso
 def check_command() -> None:
     """Tell whether everything the kafkastore needs is there and right: one line a finding, with the cure."""
     settings = settings_or_exit(KafkastoreSettings)
-    found = asyncio.run(findings(settings))
-    for finding in found:
-        typer.echo(finding.text)
-    if any(finding.fatal for finding in found):
-        raise typer.Exit(FAILED)
-    typer.echo("everything the kafkastore needs is there")
+    report(asyncio.run(findings(settings)), "everything the kafkastore needs is there")
 
 
 @app.command("tail")

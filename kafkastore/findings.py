@@ -1,30 +1,26 @@
 """What `kafkastore check` finds: one sentence a thing, with the cure."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from redis.exceptions import RedisError
 
+from collector.persistence import persistence_of, weaknesses
 from collector.queue import open_redis
 from geoip.database import DatabaseError, open_database
-from kafkastore import durability
 from kafkastore.checkpoint import CHECKPOINTS
 from kafkastore.connection import PublishError
 from kafkastore.settings import KafkastoreSettings
 from kafkastore.topics import Cluster, Topic, look_at_cluster
+from process.finding import Finding
 
 _REPLICAS: Final = 3
 _IN_SYNC: Final = 2
 
+_RETENTION_DAYS: Final = 7
+"""Kafka's own default."""
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something a person should know."""
-
-    text: str
-    fatal: bool = True
-    """False: it works, and this is what it costs."""
+_DAY_MS: Final = 24 * 60 * 60 * 1000
 
 
 async def findings(settings: KafkastoreSettings) -> list[Finding]:
@@ -48,17 +44,19 @@ async def findings(settings: KafkastoreSettings) -> list[Finding]:
 async def _redis_findings(settings: KafkastoreSettings, name: str, url: str) -> list[Finding]:
     redis = open_redis(url, tls_insecure=settings.redis_tls_insecure)
     try:
-        known = await durability.durability_of(redis)
+        persistence = await persistence_of(redis)
     except (RedisError, OSError) as error:
         return [Finding(f"{name} does not answer ({error}): start it, or mend REDIS_URL.")]
     finally:
         await redis.aclose()
-    wrong = durability.findings(known, claim_durable=settings.claim_durable)
-    promise = durability.promise(known, claim_durable=settings.claim_durable)
+    log_wanted_by = "CLAIM_DURABLE=1" if settings.claim_durable else None
+    kept = persistence.promise(claim_durable=settings.claim_durable)
     return [
-        *(Finding(f"{name} {text}") for text in wrong),
-        *(Finding(f"{name} {text}", fatal=False) for text in durability.warnings(known)),
-        Finding(f"{name}: should it go back in time, {promise}.", fatal=False),
+        *(
+            Finding(f"{name} {weakness.text}", fatal=weakness.fatal)
+            for weakness in weaknesses(persistence, log_wanted_by=log_wanted_by)
+        ),
+        Finding(f"{name}: should it go back in time, {kept}.", fatal=False),
     ]
 
 
@@ -74,6 +72,14 @@ def topic_findings(cluster: Cluster, *, exactly_once: bool) -> Iterator[Finding]
             yield Finding(
                 f"The topic {name} has {', '.join(faults)}: change it with Kafka's own tools.",
                 fatal=cluster.brokers > 1,
+            )
+        retention_ms = int(topic.config.get("retention.ms", "-1"))
+        if name != CHECKPOINTS and 0 <= retention_ms < _RETENTION_DAYS * _DAY_MS:
+            yield Finding(
+                f"The topic {name} keeps events for {retention_ms / _DAY_MS:.3g} days from the click on: one that "
+                "comes later than that, out of an old journal or redriven, is removed at once. "
+                f"A retention.ms of {_RETENTION_DAYS} days or more leaves time.",
+                fatal=False,
             )
 
 

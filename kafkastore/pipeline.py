@@ -15,10 +15,10 @@ from typing import Final, Literal
 
 from redis.exceptions import RedisError
 
+from collector.persistence import Persistence
 from geoip.place import Place
 from kafkastore.checkpoint import Checkpoint
 from kafkastore.destination import Destination
-from kafkastore.durability import Durability, promise
 from kafkastore.outgoing import Enricher, Outgoing
 from kafkastore.ownership import ForeignBatchError, Lease, Ownership, pause
 from kafkastore.publisher import Publisher, open_publisher
@@ -56,7 +56,7 @@ class Turn:
     ownership: Ownership
     lease: Lease
     here: Destination
-    durability: Durability
+    persistence: Persistence
 
 
 @dataclass(slots=True)
@@ -164,7 +164,7 @@ class Pipeline:
     ) -> bool:
         cluster = await ensure_topics(self.settings)
         here = Destination(cluster, self.settings.kafka_prefix, self.settings.delivery)
-        turn = Turn(queue, await queue.id(), ownership, lease, here, await queue.durability())
+        turn = Turn(queue, await queue.id(), ownership, lease, here, await queue.persistence())
         sifted = None
         while True:
             settings = await self._settings_for(turn, await queue.in_flight())
@@ -216,7 +216,7 @@ class Pipeline:
             invalid = checkpoint.invalid
         else:
             if self.settings.claim_durable:
-                await turn.queue.wait_until_durable(turn.durability)
+                await turn.queue.wait_until_durable(turn.persistence)
             if sifted is not None and sifted.batch.id == batch.id:
                 outgoing = sifted
             else:
@@ -295,7 +295,7 @@ class Pipeline:
                 "queue_owned",
                 queue=turn.queue.keys.list,
                 last_batch=checkpoint and checkpoint.batch_id,
-                if_redis_goes_back=promise(turn.durability, claim_durable=self.settings.claim_durable),
+                if_redis_goes_back=turn.persistence.promise(claim_durable=self.settings.claim_durable),
             )
 
     def _letter(self, line: bytes, reason: str) -> Record:

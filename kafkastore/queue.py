@@ -15,9 +15,9 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from collector.persistence import Persistence, persistence_of
 from collector.queue import QueueKeys, queue_id
 from kafkastore.destination import Destination
-from kafkastore.durability import Durability, durability_of
 
 LEASE_SECONDS: Final = 5.0
 """An owner that died is followed within this and one RENEW_SECONDS. It must outlast a Redis time-out (1 s)."""
@@ -123,13 +123,13 @@ class Queue:
         known = _in_flight(answer[:4])
         return Batch(known.id, known.destination, answer[4:])
 
-    async def wait_until_durable(self, durability: Durability) -> None:
+    async def wait_until_durable(self, persistence: Persistence) -> None:
         """Wait until what was claimed is on Redis's disk; raises NotOwnerError, NotDurableError.
 
         Redis answers for the writes of the very connection that asks. So this one writes first, the lease: what is
         behind the claim in the log is on disk no sooner than the claim.
         """
-        if durability.immediate:
+        if persistence.immediate:
             return
         deadline = time.monotonic() + DURABLE_SECONDS
         while time.monotonic() < deadline:
@@ -165,9 +165,9 @@ class Queue:
         except ResponseError as error:
             raise _owner_error(error) from None
 
-    async def durability(self) -> Durability:
-        """Ask Redis what it does for what it acknowledged."""
-        return await durability_of(self.redis)
+    async def persistence(self) -> Persistence:
+        """Ask Redis what it keeps of what it acknowledged."""
+        return await persistence_of(self.redis)
 
     async def release(self) -> None:
         """Let the next owner begin at once."""

@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from typing import NoReturn
+from types import FrameType
+from typing import Final, NoReturn
 
 import uvloop
 
@@ -17,6 +18,8 @@ from process.settings import AnySettings, Settings, SettingsError, read_settings
 
 FAILED = 1
 WRONG_USE = 2
+
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class CannotStartError(Exception):
@@ -41,6 +44,13 @@ def run(main: Callable[[], Coroutine[object, object, int]]) -> NoReturn:
         give_up(str(error), FAILED)
     except KeyboardInterrupt:
         code = 130  # as a shell reports a command that Ctrl-C ended
+    leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """Exit, deaf to whoever tells us again: Python gives signals their defaults back before it is gone."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(code)
 
 
@@ -51,9 +61,17 @@ def give_up(sentence: str, code: int) -> NoReturn:
 
 
 def stop_on_signals() -> asyncio.Event:
-    """Give an event that is set by SIGTERM or SIGINT."""
+    """Give an event that is set by SIGTERM or SIGINT.
+
+    Not by the loop's own handlers: uvloop takes them down as it closes, and a signal then would kill us.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+
+    def tell(_number: int, _frame: FrameType | None) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(stop.set)
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, tell)
     return stop

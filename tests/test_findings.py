@@ -6,10 +6,9 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from redis.asyncio import Redis
 
+from collector.persistence import Persistence, persistence_of, weaknesses
 from embedded.redis import running_redis
-from kafkastore import durability
 from kafkastore.checkpoint import CHECKPOINTS
-from kafkastore.durability import Durability, durability_of
 from kafkastore.findings import findings, topic_findings
 from kafkastore.settings import KafkastoreSettings
 from kafkastore.topics import Cluster, Topic, ensure_topics, look_at_cluster, topics_of
@@ -18,15 +17,15 @@ GOOD = {"min.insync.replicas": "2", "unclean.leader.election.enable": "false", "
 COMPACT = GOOD | {"cleanup.policy": "compact"}
 
 
-SAYS_NOTHING = Durability(appendonly=None, appendfsync=None, maxmemory_policy=None)
+SAYS_NOTHING = Persistence(appendonly=None, appendfsync=None, maxmemory_policy=None)
 
 
 def aof_on(appendfsync, maxmemory_policy):
-    return Durability(appendonly=True, appendfsync=appendfsync, maxmemory_policy=maxmemory_policy)
+    return Persistence(appendonly=True, appendfsync=appendfsync, maxmemory_policy=maxmemory_policy)
 
 
 def aof_off(appendfsync, maxmemory_policy):
-    return Durability(appendonly=False, appendfsync=appendfsync, maxmemory_policy=maxmemory_policy)
+    return Persistence(appendonly=False, appendfsync=appendfsync, maxmemory_policy=maxmemory_policy)
 
 
 def texts(found):
@@ -76,6 +75,16 @@ def test_checkpoints_that_are_missing_beside_other_topics_are_a_finding():
     assert found_in(clicks=Topic(3, GOOD), exactly_once=False) == []
 
 
+@pytest.mark.parametrize(("days", "told"), [("6.5", True), ("7", False), ("-1", False)])
+def test_a_topic_that_forgets_before_late_events_come_is_told(days, told):
+    retention_ms = str(int(float(days) * 86_400_000)) if float(days) > 0 else days
+    found = found_in(
+        clicks=Topic(3, GOOD | {"retention.ms": retention_ms}),
+        onward_batches=Topic(3, COMPACT | {"retention.ms": "1"}),
+    )
+    assert [(fatal, "removed at once" in text) for fatal, text in found] == [(False, True)] * told
+
+
 async def test_check_looks_at_real_topics_and_creates_none(apache_kafka_cluster, topic_prefix):
     settings = KafkastoreSettings(
         kafka_url=apache_kafka_cluster.url, kafka_prefix=topic_prefix, kafka_partitions=1
@@ -121,19 +130,19 @@ async def create(settings, topic):
     ],
 )
 def test_what_a_redis_promises_is_said(known, wrong, costly, kept):
-    assert wrong in "".join(durability.findings(known, claim_durable=False))
-    assert bool(durability.findings(known, claim_durable=False)) == bool(wrong)
-    assert costly in "".join(durability.warnings(known))
-    assert bool(durability.warnings(known)) == bool(costly)
-    assert kept in durability.promise(known, claim_durable=False)
+    found = texts(weaknesses(known, log_wanted_by=None))
+    assert [fatal for fatal, _ in found] == [True] * bool(wrong) + [False] * bool(costly)
+    assert wrong + costly in "".join(text for _, text in found)
+    assert kept in known.promise(claim_durable=False)
 
 
 def test_durable_claims_need_a_log_and_promise_more():
     everysec = aof_on("everysec", "noeviction")
-    assert not durability.findings(everysec, claim_durable=True)
-    assert durability.promise(everysec, claim_durable=True) == "nothing is lost and nothing doubled"
-    (text,) = durability.findings(aof_off(None, "noeviction"), claim_durable=True)
-    assert "CLAIM_DURABLE=0" in text
+    assert not texts(weaknesses(everysec, log_wanted_by="CLAIM_DURABLE=1"))
+    assert everysec.promise(claim_durable=True) == "nothing is lost and nothing doubled"
+    assert texts(weaknesses(aof_off(None, "noeviction"), log_wanted_by="CLAIM_DURABLE=1")) == [
+        (True, "has no append-only file to wait for: set appendonly yes, or not CLAIM_DURABLE=1.")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +159,7 @@ async def test_a_real_redis_is_asked_and_may_keep_its_settings_to_itself(tmp_pat
         extra += ["--rename-command", command, ""]
     with running_redis(tmp_path, extra=extra, appendfsync="always") as server:
         async with Redis.from_url(server.url) as redis:
-            assert await durability_of(redis) == known
+            assert await persistence_of(redis) == known
 
 
 async def test_check_says_what_holds_and_fails_only_for_what_does_not_work(

@@ -273,8 +273,8 @@ async def test_a_claim_is_on_disk_before_it_is_published(tmp_path, settings, app
     copied = tmp_path / "copy"
 
     class Copies(Queue):
-        async def wait_until_durable(self, durability):
-            await super().wait_until_durable(durability)
+        async def wait_until_durable(self, persistence):
+            await super().wait_until_durable(persistence)
             shutil.copytree(tmp_path / "redis" / "appendonlydir", copied)
 
     extra = ("--appendonly", appendonly)
