@@ -5,10 +5,22 @@ from typing import Final
 from aiohttp import web
 
 from collector.app import Collector
+from collector.plain_http import challenge_response
+from process.protocol import WHY
 
 GIF: Final = bytes.fromhex(
     "47494638396101000100800100000000ffffff21f90401000001002c00000000010001000002024c01003b"
 )
+
+
+def no_such_path() -> web.Response:
+    """Say that nothing is there."""
+    return web.Response(status=404, headers={WHY: "no-such-path"})
+
+
+async def acme_challenge(collector: Collector, request: web.BaseRequest, token: str) -> web.Response:
+    """Answer a certificate authority that asks whether this host is ours."""
+    return challenge_response(collector.settings.acme_dir, request.method, token)
 
 
 async def robots(_collector: Collector, _request: web.BaseRequest) -> web.Response:
