@@ -124,6 +124,8 @@ def common_settings(brokers: int) -> dict[str, str]:
         # Records have their events' times, and events may be of any age: room is what bounds a partition, not time.
         "log.retention.ms": "-1",
         "log.retention.bytes": f"{256 * 1024**2}",
+        # Half of the heap, by default: a restart with a thousand partitions to look through then runs out of it.
+        "log.cleaner.dedupe.buffer.size": f"{16 * 1024**2}",
         # A killed broker is missed after 4 s instead of 9: tests wait for it.
         "broker.session.timeout.ms": "4000",
         "broker.heartbeat.interval.ms": "500",

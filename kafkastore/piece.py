@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from aiokafka.partitioner import murmur2
-
+from kafkastore.murmur2 import murmur2
 from kafkastore.record import Record
 
 PIECE_BYTES: Final = 512 * 1024

@@ -70,7 +70,7 @@ def redis_binary() -> Path | None:
 def redis_server(
     tmp_path_factory: pytest.TempPathFactory, redis_binary: Path | None
 ) -> Iterator[RedisServer]:
-    with _or_skip(running_redis(tmp_path_factory.mktemp("redis"), binary=redis_binary)) as server:
+    with or_skip(running_redis(tmp_path_factory.mktemp("redis"), binary=redis_binary)) as server:
         yield server
 
 
@@ -85,21 +85,21 @@ async def redis(redis_server: RedisServer) -> AsyncIterator[Redis]:
 @pytest.fixture(scope="session")
 def wheel_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
     """Yield the broker that needs no Java. It knows no transactions."""
-    with _or_skip(running_kafka(tmp_path_factory.mktemp("kafka"))) as server:
+    with or_skip(running_kafka(tmp_path_factory.mktemp("kafka"))) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
     """Yield one Apache Kafka broker."""
-    with _or_skip(running_real_kafka(tmp_path_factory.mktemp("apache-kafka"), brokers=1)) as server:
+    with or_skip(running_real_kafka(tmp_path_factory.mktemp("apache-kafka"), brokers=1)) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def apache_kafka_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
     """Yield three Apache Kafka brokers."""
-    with _or_skip(running_real_kafka(tmp_path_factory.mktemp("apache-kafka-cluster"), brokers=3)) as server:
+    with or_skip(running_real_kafka(tmp_path_factory.mktemp("apache-kafka-cluster"), brokers=3)) as server:
         yield server
 
 
@@ -114,12 +114,12 @@ def open_directory() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def postgres_url(open_directory: Path) -> Iterator[str]:
-    with _or_skip(running_postgres(open_directory / "session")) as url:
+    with or_skip(running_postgres(open_directory / "session")) as url:
         yield url
 
 
 @contextmanager
-def _or_skip(context: AbstractContextManager[Server]) -> Iterator[Server]:
+def or_skip(context: AbstractContextManager[Server]) -> Iterator[Server]:
     with ExitStack() as stack:
         try:
             server = stack.enter_context(context)

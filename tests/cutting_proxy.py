@@ -165,7 +165,10 @@ class CuttingProxy:
 
     async def _deliver(self, data: bytes, seconds: float) -> None:
         await asyncio.sleep(seconds)
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.target_port)
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.target_port)
+        except OSError:
+            return  # nobody is there any more: it never arrives
         writer.write(data)
         await reader.read(CHUNK_BYTES)
         self.late += 1

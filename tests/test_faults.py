@@ -33,7 +33,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from conftest import SEED
+from conftest import SEED, or_skip
 from cutting_proxy import (
     ADD_PARTITIONS,
     END_TXN,
@@ -61,6 +61,7 @@ from world import (
 )
 
 from embedded.ports import free_port
+from embedded.real_kafka import running_real_kafka
 
 FOLLOWED_SECONDS = 5 + 1 + 1
 """A lease, one look for it, and a second for a machine that others use too."""
@@ -72,6 +73,13 @@ MOST_LINES = 4_000
 """In a batch."""
 
 DROPPED = "onward_events_dropped_total"
+
+
+@pytest.fixture(scope="module")
+def apache_kafka(tmp_path_factory):
+    """Yield a broker that only these tests kill."""
+    with or_skip(running_real_kafka(tmp_path_factory.mktemp("apache-kafka"), brokers=1)) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
