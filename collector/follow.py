@@ -96,7 +96,7 @@ def _follow_at_once(
     collector: Collector, request: ParsedRequest, link: Link | None, found: int
 ) -> bytes | None:
     """Walk as `_follow` does, in one go; what is no live link that redirects is left to it: None, nothing done."""
-    if link is None or link.mode != "redirect" or collector.settings.durability != "journal":
+    if link is None or link.mode != "redirect":
         return None
     visit = visit_of(collector, request)
     if state_of(link, visit.at_ms) != "live":

@@ -54,10 +54,10 @@ async def pass_through(
 def page_at_once(collector: Collector, frontend: Frontend, request: ParsedRequest) -> bytes | None:
     """Answer with a page from memory, without waiting for anything: what `pass_through` says of a fresh one.
 
-    None, with nothing done, for all others. For DURABILITY=journal alone: nothing is waited for here.
+    None, with nothing done, for all others.
     """
     headers = request.headers
-    if request.method != hdrs.METH_GET or not may_come_from_memory(request.method, headers):
+    if not may_come_from_memory(request.method, headers):
         return None
     if hdrs.IF_NONE_MATCH in headers or hdrs.IF_MODIFIED_SINCE in headers:
         return None

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -15,7 +16,7 @@ from aiohttp import hdrs, web
 from collector import follow, health, link_sync, site, tracker
 from collector.app import Collector
 from collector.host import host_of
-from collector.passthrough import pass_through
+from collector.passthrough import page_at_once, pass_through
 from collector.plain_http import CHALLENGES
 from collector.tracker import topic_of_host
 from collector.visit import raw_path
@@ -90,19 +91,26 @@ ON_EVERY_OTHER_HOST: Final = (
     Route("proxy", re.compile(r"/([A-Za-z0-9_-]{1,64})(/.*)"), follow.below_slug),
 )
 _NO_ROUTE: Final = "none"
+_FRONTEND: Final = "frontend"
 
 
 def at_once(collector: Collector, request: ParsedRequest) -> bytes | None:
     """Answer a request without waiting for anything, as nearly all clicks can be; None leaves it to `answer`."""
     began = time.perf_counter()
-    if request.method != hdrs.METH_GET:
+    if request.method != hdrs.METH_GET or collector.settings.durability != "journal":
         return None
-    route, arguments = _route(raw_path(request), _topic(collector, request))
-    if route is None or route.at_once is None:
+    topic = _topic(collector, request)
+    route, arguments = _route(raw_path(request), topic)
+    if collector.frontend and topic is None and _is_the_frontends(collector, request, route, arguments):
+        name, status = _FRONTEND, int(HTTPStatus.OK)
+        answer = page_at_once(collector, collector.frontend, request)
+    elif route is not None and route.at_once is not None:
+        name, status = route.name, route.status_at_once
+        answer = route.at_once(collector, request, *arguments)
+    else:
         return None
-    answer = route.at_once(collector, request, *arguments)
     if answer is not None:
-        collector.count(route.name, route.status_at_once, began)
+        collector.count(name, status, began)
     return answer
 
 
@@ -114,7 +122,7 @@ async def answer(collector: Collector, request: web.BaseRequest) -> web.StreamRe
     name = route.name if route else _NO_ROUTE
     try:
         if collector.frontend and topic is None and _is_the_frontends(collector, request, route, arguments):
-            name = "frontend"
+            name = _FRONTEND
             response = await pass_through(collector, collector.frontend, request)
         else:
             response = await _answer(collector, request, route, arguments)
@@ -140,7 +148,7 @@ def _route(path: str, topic: str | None) -> tuple[Route | None, tuple[str, ...]]
 
 
 def _is_the_frontends(
-    collector: Collector, request: web.BaseRequest, route: Route | None, arguments: tuple[str, ...]
+    collector: Collector, request: AnyRequest, route: Route | None, arguments: tuple[str, ...]
 ) -> bool:
     """Tell whether the web site behind us answers: for every path that is no operator's and no link's."""
     if request.method == hdrs.METH_CONNECT:

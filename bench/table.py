@@ -1,0 +1,95 @@
+"""What benchmarks print and keep: rows with their baselines, as one table and as JSON.
+
+Only the ratio to a row of the same run is worth keeping: it is what a later run is compared with.
+"""
+
+import json
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+Figure = TypeVar("Figure")
+
+MOVED = 0.15
+"""A ratio that differs by more than this from the committed one is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One thing measured several times."""
+
+    name: str
+    unit: str
+    found: tuple[float, ...]
+    baseline: str = ""
+    """The row it is compared with."""
+    ratio: float | None = None
+    """Median of the rounds' ratios to the baseline's."""
+
+    @property
+    def value(self) -> float:
+        """Give the median."""
+        return statistics.median(self.found)
+
+
+def in_turns(steps: Mapping[str, Callable[[], Figure]], rounds: int) -> dict[str, tuple[Figure, ...]]:
+    """Measure each once, then each again: A-B-A-B."""
+    found = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            found[name].append(step())
+    return {name: tuple(values) for name, values in found.items()}
+
+
+def rows(found: Mapping[str, Sequence[float]], unit: str, baselines: Mapping[str, str]) -> list[Row]:
+    """Give the rows of some figures, each with its ratio to that of its baseline in the same round."""
+    return [
+        Row(name, unit, tuple(values))
+        if (baseline := baselines.get(name)) is None
+        else Row(
+            name,
+            unit,
+            tuple(values),
+            baseline,
+            statistics.median(one / other for one, other in zip(values, found[baseline], strict=True)),
+        )
+        for name, values in found.items()
+    ]
+
+
+def show(found: Sequence[Row]) -> None:
+    """Print rows as a table."""
+    widest = max(len(row.name) for row in found)
+    for row in found:
+        spread = f"{_number(min(row.found))} – {_number(max(row.found))}"
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f} × {row.baseline}"
+        print(f"{row.name:<{widest}} {_number(row.value):>10} {row.unit:<12} {spread:>21}  {ratio}")
+
+
+def keep(found: Sequence[Row], path: Path) -> None:
+    """Write rows as JSON, with the machine they were found on."""
+    machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": sys.version.split()[0]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"machine": machine, "rows": [asdict(row) for row in found]}, indent=1) + "\n")
+
+
+def moved(found: Sequence[Row], committed: Path) -> list[str]:
+    """Say which ratios are more than 15 % off those committed."""
+    if not committed.exists():
+        return []
+    before = {row["name"]: row["ratio"] for row in json.loads(committed.read_text("utf-8"))["rows"]}
+    said = []
+    for row in found:
+        known = before.get(row.name)
+        if row.ratio is not None and known and abs(row.ratio / known - 1) > MOVED:
+            said.append(f"{row.name}: {known:.2f} × {row.baseline} before, {row.ratio:.2f} × now")
+    return said
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"  # noqa: PLR2004
