@@ -3,7 +3,7 @@
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test setup check bench soak variables schemas dotenv requirements
+.PHONY: run test setup check bench bench-quick soak variables schemas dotenv requirements
 .DEFAULT_GOAL := run
 
 run: $(READY)
@@ -20,10 +20,12 @@ check: $(READY)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-# A click beside a bare aiohttp handler, then its steps, in microseconds (docs/benchmarks.md). Needs wrk and taskset.
+# Everything that has a cost, beside what it is compared with (docs/benchmarks.md); bench-quick only shows that it runs.
 bench: $(READY)
-	@$(BIN)/python bench/endpoint.py
-	@$(BIN)/python bench/click.py
+	@$(BIN)/python bench
+
+bench-quick: $(READY)
+	@$(BIN)/python bench --quick
 
 # Breaks everything at random for SOAK_SECONDS (600), then counts (docs/guarantees.md). TEST_SEED repeats a run.
 soak: $(READY)

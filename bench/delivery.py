@@ -1,31 +1,29 @@
-"""Events a second of `kafkastore run`, from Redis to Apache Kafka, one core: `.venv/bin/python bench/delivery.py`.
+"""Events of `kafkastore run`, from Redis to Apache Kafka, one core: part of `make bench`.
 
 The kafkastore on one core, Redis and the broker on another. A queue of lines is filled and moved to its end, row by
 row in turns. `bare` is what aiokafka itself costs: the same number of ready records in transactions of the same
 size, without Redis. `moved only` is claim → publish → forget with the line itself as the value, no enrichment.
-CPU µs is the process's own time an event; where requests a second are lower than it allows, the broker is the limit.
-Compare rows of one run with each other: machines differ and are shared.
+CPU µs is the process's own time an event; where events a second are fewer than it allows, the broker is the limit.
 """
 
 import asyncio
 import json
 import os
 import random
-import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import uvloop
 from redis.asyncio import Redis
+from rig import CLIENT_CORE, SERVER_CORE, lasting_kafka, need, redis
+from table import Row, in_turns, rows, show
 
 from collector.queue import open_redis, queue_keys
-from embedded import apache_kafka
-from embedded.apache_kafka import running_apache_kafka
-from embedded.redis import running_redis
 from geoip.database import open_database
 from kafkastore.outgoing import Outgoing
 from kafkastore.pipeline import Pipeline
@@ -36,14 +34,13 @@ from kafkastore.settings import KafkastoreSettings
 from kafkastore.topics import ensure_topics
 from process.settings import read_settings
 
-EVENTS = int(os.environ.get("EVENTS", "200000"))
-ROUNDS = int(os.environ.get("ROUNDS", "3"))
+EVENTS = int(os.environ.get("EVENTS", "100000"))
 PARTITIONS = 6
-OWN_CORE, SERVERS_CORE = {0}, {1}
 AGENTS = 30_000
 
+BARE = "bare aiokafka, ready records"
 ROWS = {
-    "bare aiokafka, ready records": ("bare", {}),
+    BARE: ("bare", {}),
     "moved only, exactly_once": ("moved", {}),
     "moved only, at_least_once": ("moved", {"DELIVERY": "at_least_once"}),
     "enriched, JSON, exactly_once": ("enriched", {}),
@@ -52,7 +49,7 @@ ROWS = {
 }
 
 
-def lines(rng):
+def lines(rng, events):
     """Give click lines as a collector writes them: agents and addresses by Zipf's law, every adid another."""
     agents = [
         f"Mozilla/5.0 (Linux; Android {10 + n % 5}; SM-A{n // 90}B) AppleWebKit/537.36 (KHTML, like Gecko) "
@@ -63,7 +60,7 @@ def lines(rng):
         for n in range(AGENTS)
     ]
     now = time.time()
-    for number in range(EVENTS):
+    for number in range(events):
         at = time.strftime("%Y-%m-%dT%H%%3A%M%%3A%S", time.gmtime(now))
         agent = agents[min(int(rng.paretovariate(0.8)) - 1, AGENTS - 1) % AGENTS]
         address = ".".join(str(rng.randrange(1, 255)) for _ in range(4))
@@ -91,8 +88,8 @@ def plain(line):
 
 async def run_row(how):
     settings = read_settings(KafkastoreSettings, os.environ)
-    redis = open_redis(settings.redis_urls[0], tls_insecure=False)
-    queue = Queue(redis, queue_keys(1)[0])
+    client = open_redis(settings.redis_urls[0], tls_insecure=False)
+    queue = Queue(client, queue_keys(1)[0])
     await ensure_topics(settings)
     began, cpu = time.perf_counter(), time.process_time()
     if how == "bare":
@@ -102,11 +99,11 @@ async def run_row(how):
         places = open_database(settings.geoip_db)
         await kind(settings, places.place_of, until_empty=True).run([queue], asyncio.Event())
     print(json.dumps([time.perf_counter() - began, time.process_time() - cpu]))
-    await redis.aclose()
+    await client.aclose()
 
 
 async def publish_bare(settings):
-    line = next(lines(random.Random(1)))
+    line = next(lines(random.Random(1), 1))
     async with open_publisher(settings, "00000000-0000-4000-8000-000000000000") as publisher:
         for begin in range(0, EVENTS, MOST_LINES):
             some = [line[:-8] + b"%08d" % number for number in range(begin, begin + MOST_LINES)]
@@ -115,24 +112,24 @@ async def publish_bare(settings):
 
 
 async def fill(redis_url, prepared):
-    async with Redis.from_url(redis_url) as redis:
-        await redis.delete("click_queue")
+    async with Redis.from_url(redis_url) as client:
+        await client.delete("click_queue")
         for begin in range(0, len(prepared), 5000):
-            await redis.rpush("click_queue", *prepared[begin : begin + 5000])
+            await client.rpush("click_queue", *prepared[begin : begin + 5000])
 
 
 def prefix(row):
     return f"bench{list(ROWS).index(row)}."
 
 
-def measure(row, environ, prepared):
+def move(row, environ, prepared):
+    """Fill the queue and move it in a process of its own; gives (microseconds of its processor, events a second)."""
     how, more = ROWS[row]
     if how != "bare":
         asyncio.run(fill(environ["REDIS_URL"], prepared))
     done = subprocess.run(
-        [sys.executable, __file__, how],
+        ["taskset", "--cpu-list", str(SERVER_CORE), sys.executable, __file__, how],
         env={**os.environ, **environ, **more, "KAFKA_PREFIX": prefix(row), "LOG_LEVEL": "error"},
-        preexec_fn=lambda: os.sched_setaffinity(0, OWN_CORE),
         capture_output=True,
         text=True,
         check=False,
@@ -140,37 +137,44 @@ def measure(row, environ, prepared):
     if done.returncode:
         sys.exit(done.stderr)
     wall, cpu = json.loads(done.stdout.splitlines()[-1])
-    return EVENTS / wall, cpu / EVENTS * 1e6
+    return cpu / len(prepared) * 1e6, len(prepared) / wall
 
 
-def main():
-    os.sched_setaffinity(0, SERVERS_CORE)
-    apache_kafka.JVM = ("-XX:+UseSerialGC", "-Xms32m")  # compiled as a broker that stays
-    found = shutil.which("redis-server")
-    prepared = list(lines(random.Random(1)))
-    with (
-        tempfile.TemporaryDirectory(prefix="onward-bench-") as name,
-        running_redis(Path(name) / "redis", binary=found and Path(found)) as redis,
-        running_apache_kafka(Path(name) / "kafka") as kafka,
-    ):
-        environ = {"REDIS_URL": redis.url, "KAFKA_URL": kafka.url, "KAFKA_PARTITIONS": str(PARTITIONS)}
-        figures = {row: [] for row in ROWS}
-        for row in ROWS:
-            measure(row, environ, prepared)  # warm
-        for _ in range(ROUNDS):
-            for row, found in figures.items():
-                found.append(measure(row, environ, prepared))
-    print(f"{EVENTS:,} events of about {len(prepared[0])} bytes, {ROUNDS} rounds")
-    print(f"{'':<32}{'events/s':>10}{'spread':>20}{'CPU µs':>8}{'events a CPU s':>16}")
-    for row, found in figures.items():
-        rates, cpus = zip(*found, strict=True)
-        spread = f"{min(rates):,.0f} – {max(rates):,.0f}"
-        cpu = statistics.median(cpus)
-        print(f"{row:<32}{statistics.median(rates):>10,.0f}{spread:>20}{cpu:>8.1f}{1e6 / cpu:>16,.0f}")
+def measure(*, rounds: int, events: int = EVENTS) -> list[Row]:
+    """Give every row, in the processor's time of each event and in events a second."""
+    need(taskset="util-linux")
+    prepared = list(lines(random.Random(1), events))
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {CLIENT_CORE})  # the servers inherit it
+    try:
+        with ExitStack() as stack:
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onward-bench-")))
+            server = redis(stack, directory / "redis")
+            kafka = stack.enter_context(lasting_kafka(directory / "kafka"))
+            environ = {
+                "REDIS_URL": server.url,
+                "KAFKA_URL": kafka.url,
+                "KAFKA_PARTITIONS": str(PARTITIONS),
+                "EVENTS": str(events),
+            }
+            for row in ROWS:
+                move(row, environ, prepared)  # warm
+            found = in_turns({row: partial(move, row, environ, prepared) for row in ROWS}, rounds)
+    finally:
+        os.sched_setaffinity(0, before)
+    beside = {row: BARE for row in ROWS if row != BARE}
+    return [
+        *rows({row: [cpu for cpu, _ in each] for row, each in found.items()}, "CPU µs", beside),
+        *rows(
+            {f"{row}, a second": [rate for _, rate in each] for row, each in found.items()},
+            "events/s",
+            {f"{row}, a second": f"{BARE}, a second" for row in beside},
+        ),
+    ]
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
         uvloop.run(run_row(sys.argv[1]))
     else:
-        main()
+        show(measure(rounds=3))

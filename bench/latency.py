@@ -1,4 +1,4 @@
-"""From a click to a reader of Kafka, in milliseconds: `.venv/bin/python bench/latency.py`.
+"""From a click to a reader of Kafka, in milliseconds: part of `make bench`.
 
 One collector, one kafkastore, real Redis and Apache Kafka on this machine. The clock starts when the visitor sends
 the request and stops when a `read_committed` reader has the record. `idle` sends a click every half second, so that
@@ -6,11 +6,7 @@ each is the first of an idle pipeline.
 """
 
 import asyncio
-import os
-import shutil
-import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import ExitStack
@@ -18,17 +14,14 @@ from pathlib import Path
 
 import aiohttp
 from confluent_kafka import Consumer, TopicPartition
+from rig import SCRIPTS, lasting_kafka, redis
+from table import Row, rows, show
 
-from embedded import apache_kafka
-from embedded.apache_kafka import running_apache_kafka
 from embedded.ports import free_port
-from embedded.redis import running_redis
 from embedded.server import Child, Program
 
-SECONDS = float(os.environ.get("SECONDS", "20"))
 RATES = {"idle (2 a second)": 2, "100 a second": 100, "1,000 a second": 1000}
 PARTITIONS = 4
-SCRIPTS = Path(sys.executable).parent
 AGENT = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"
 )
@@ -69,11 +62,11 @@ def read(consumer, seen, wanted, deadline):
             seen[record.value().partition(b'"click":"')[2].partition(b'"')[0].decode()] = time.perf_counter()
 
 
-async def click(session, rate, name):
+async def click(session, rate, seconds, name):
     sent = {}
     tasks = []
     began = time.perf_counter()
-    for number in range(int(rate * SECONDS)):
+    for number in range(int(rate * seconds)):
         await asyncio.sleep(began + number / rate - time.perf_counter())
         token = f"{name}-{number}"
         sent[token] = time.perf_counter()
@@ -87,41 +80,36 @@ async def one(session, path):
         await answer.read()
 
 
-async def measure(port, consumer):
-    print(f"{'':<20}{'clicks':>8}{'p50 ms':>9}{'p99 ms':>9}{'most ms':>9}")
+async def waits(port, consumer, seconds) -> dict[str, list[float]]:
+    """Give the milliseconds of every click, in order, by rate."""
+    found = {}
     async with aiohttp.ClientSession(
-        f"http://127.0.0.1:{port}",
-        headers={"User-Agent": AGENT},
-        connector=aiohttp.TCPConnector(limit=50),
+        f"http://127.0.0.1:{port}", headers={"User-Agent": AGENT}, connector=aiohttp.TCPConnector(limit=50)
     ) as session:
         await one(session, "/click/1/go?click=first")
         await asyncio.to_thread(read, consumer, {}, 1, time.perf_counter() + 30)
         for name, rate in RATES.items():
             seen = {}
-            wanted = int(rate * SECONDS)
+            deadline = time.perf_counter() + seconds + 30
             reading = asyncio.create_task(
-                asyncio.to_thread(read, consumer, seen, wanted, time.perf_counter() + SECONDS + 30)
+                asyncio.to_thread(read, consumer, seen, int(rate * seconds), deadline)
             )
-            sent = await click(session, rate, f"r{rate}")
+            sent = await click(session, rate, seconds, f"r{rate}")
             await reading
-            found = sorted((seen[token] - at) * 1000 for token, at in sent.items())
-            print(
-                f"{name:<20}{len(found):>8,}{statistics.median(found):>9.1f}"
-                f"{found[int(len(found) * 0.99)]:>9.1f}{found[-1]:>9.1f}"
-            )
+            found[name] = sorted((seen[token] - at) * 1000 for token, at in sent.items())
+    return found
 
 
-def main():
-    apache_kafka.JVM = ("-XX:+UseSerialGC", "-Xms32m")  # compiled as a broker that stays
-    found = shutil.which("redis-server")
+def measure(*, seconds: float) -> list[Row]:
+    """Give the median and the 99th of a hundred, by rate."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onward-bench-")))
-        redis = stack.enter_context(running_redis(directory / "redis", binary=found and Path(found)))
-        kafka = stack.enter_context(running_apache_kafka(directory / "kafka"))
+        server = redis(stack, directory / "redis")
+        kafka = stack.enter_context(lasting_kafka(directory / "kafka"))
         environ = {
             "PORT": free_port(),
             "HOST": "127.0.0.1",
-            "REDIS_URL": redis.url,
+            "REDIS_URL": server.url,
             "KAFKA_URL": kafka.url,
             "KAFKA_PARTITIONS": PARTITIONS,
             "DATABASE_URL": f"sqlite:///{directory}/onward.db",
@@ -136,9 +124,14 @@ def main():
         child(stack, directory, environ, "collector_started", "collector", "serve")
         child(stack, directory, environ, "queue_owned", "kafkastore", "run")
         consumer = reader(kafka.bootstrap)
-        asyncio.run(measure(environ["PORT"], consumer))
+        found = asyncio.run(waits(environ["PORT"], consumer, seconds))
         consumer.close()
+    figures = {}
+    for name, each in found.items():
+        figures[f"click to Kafka, {name}, p50"] = [each[len(each) // 2]]
+        figures[f"click to Kafka, {name}, p99"] = [each[int(len(each) * 0.99)]]
+    return rows(figures, "ms", {})
 
 
 if __name__ == "__main__":
-    main()
+    show(measure(seconds=20))

@@ -9,14 +9,16 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 
 from redis import Redis
 
+from embedded import apache_kafka
+from embedded.kafka import KafkaServer
 from embedded.redis import RedisServer, running_redis
 from embedded.server import Child, Program
 
@@ -54,6 +56,17 @@ def redis(stack: ExitStack, directory: Path) -> RedisServer:
     server = stack.enter_context(running_redis(directory, binary=binary and Path(binary)))
     os.sched_setaffinity(server.pid, {CLIENT_CORE})
     return server
+
+
+@contextmanager
+def lasting_kafka(directory: Path) -> Iterator[KafkaServer]:
+    """Run Apache Kafka compiled as a broker that stays; those of the tests save themselves the trouble."""
+    of_tests, apache_kafka.JVM = apache_kafka.JVM, ("-XX:+UseSerialGC", "-Xms32m")
+    try:
+        with apache_kafka.running_apache_kafka(directory) as server:
+            yield server
+    finally:
+        apache_kafka.JVM = of_tests
 
 
 def serve(
