@@ -245,6 +245,31 @@ async def test_row_10_a_redis_killed_under_load_loses_nothing_with_appendfsync_a
 REFUSALS = {"full": "maxmemory", "read-only": "read only"}
 
 
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+
+
+@pytest.mark.skipif(
+    FAKETIME is None and not os.environ.get("CI"), reason="no libfaketime: apt-get install faketime"
+)
+async def test_row_21_a_clock_that_jumps_back_gives_no_id_twice_and_loses_nothing(world, tmp_path):
+    clock = tmp_path / "clock"
+    clock.write_text("+0\n")
+    await world.redis()
+    collector, _ = await world.both(
+        LD_PRELOAD=FAKETIME,
+        FAKETIME_TIMESTAMP_FILE=clock,
+        FAKETIME_NO_CACHE=1,
+        FAKETIME_DONT_FAKE_MONOTONIC=1,  # no clock is set while it counts seconds
+    )
+    async with world.visitors.clicking(port_of(collector)):
+        for jump in ("-3600", "+7200", "-2"):
+            answered = len(world.visitors.answered)
+            await until(lambda least=answered + 100: len(world.visitors.answered) > least)
+            clock.write_text(f"{jump}\n")
+    found = await world.settle(21)
+    assert len({one.event_id for one in found}) == len(found)
+
+
 @contextlib.asynccontextmanager
 async def refusing(world, server, how):
     """Make a Redis refuse every write although it answers PING."""
