@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
+from collector.persistence import weaknesses
 from geoip.database import Database
 from kafkastore.pipeline import Pipeline
 from process.metrics import Family, Sample, samples_of_ourselves
@@ -25,6 +26,11 @@ FAMILIES: Final = (
     Family(
         "onward_queue_troubled", "gauge", "1 for the queues of ours that wait for something that is wrong"
     ),
+    Family(
+        "onward_redis_weaknesses",
+        "gauge",
+        "What `kafkastore check` finds about what a Redis keeps, for the queues that are ours; 0 is well",
+    ),
     Family("onward_redis_went_back_total", "counter", "Times a Redis had forgotten a batch that is in Kafka"),
     Family("onward_geoip_age_seconds", "gauge", "Since the table of places was built"),
 )
@@ -44,6 +50,9 @@ def samples_of(pipeline: Pipeline, places: Database) -> Iterator[Sample]:
             yield Sample("onward_queue_lines", state.lines, labels)
         yield Sample("onward_queue_owned", float(state.owned), labels)
         yield Sample("onward_queue_troubled", float(state.why is not None), labels)
+        if state.owned and state.persistence is not None:
+            found = len(list(weaknesses(state.persistence, log_wanted_by=None)))
+            yield Sample("onward_redis_weaknesses", found, labels)
     yield Sample("onward_redis_went_back_total", pipeline.redis_went_back)
     yield Sample("onward_geoip_age_seconds", time.time() - places.built.timestamp())
     yield from samples_of_ourselves()

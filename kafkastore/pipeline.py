@@ -70,6 +70,8 @@ class QueueState:
     owned: bool = False
     lines: int | None = None
     """Lines that wait, the batch in flight included; None: not known."""
+    persistence: Persistence | None = None
+    """What its Redis kept when we last came to own it."""
 
     @property
     def why(self) -> str | None:
@@ -155,16 +157,15 @@ class Pipeline:
         """Move batches of a queue we own; True when there is nothing more to do."""
         state.owned = True
         try:
-            return await self._move_owned(queue, state.ownership, stop, lease)
+            return await self._move_owned(queue, state, stop, lease)
         finally:
             state.owned = False
 
-    async def _move_owned(
-        self, queue: Queue, ownership: Ownership, stop: asyncio.Event, lease: Lease
-    ) -> bool:
+    async def _move_owned(self, queue: Queue, state: QueueState, stop: asyncio.Event, lease: Lease) -> bool:
         cluster = await ensure_topics(self.settings)
         here = Destination(cluster, self.settings.kafka_prefix, self.settings.delivery)
-        turn = Turn(queue, await queue.id(), ownership, lease, here, await queue.persistence())
+        state.persistence = await queue.persistence()
+        turn = Turn(queue, await queue.id(), state.ownership, lease, here, state.persistence)
         sifted = None
         while True:
             settings = await self._settings_for(turn, await queue.in_flight())

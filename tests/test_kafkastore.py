@@ -148,7 +148,8 @@ async def test_a_redis_that_is_away_is_told_in_time_and_what_is_moved_is_counted
     environ, tmp_path, apache_kafka, redis_binary
 ):
     environ["METRICS_PORT"] = port = free_port()
-    with running_redis(tmp_path / "redis", binary=redis_binary) as server:
+    evicting = ["--maxmemory-policy", "allkeys-lru"]
+    with running_redis(tmp_path / "redis", binary=redis_binary, extra=evicting) as server:
         environ["REDIS_URL"] = server.url
         with kafkastore(tmp_path, environ), contextlib.ExitStack() as stack:
             await until_ready(port, READY, 10)
@@ -171,6 +172,7 @@ async def test_a_redis_that_is_away_is_told_in_time_and_what_is_moved_is_counted
             assert counted["onward_records_published_total", (("topic", "clicks"),)] == 2
             assert counted["onward_records_published_total", (("topic", "clicks.dead"),)] == 1
             assert counted["onward_queue_owned", (("queue", "click_queue"), ("redis", "1"))] == 1
+            assert counted["onward_redis_weaknesses", (("queue", "click_queue"), ("redis", "1"))] == 1
             assert counted["onward_geoip_age_seconds", ()] > 0
             assert (await ask(port, "/healthz"))[0] == 200
 
