@@ -1,18 +1,14 @@
-"""The text value of the original pipeline, `<path> <meta> <params>`, byte for byte: VALUE_FORMAT=adtekio.
+"""VALUE_FORMAT=adtekio: an event as a message of the original pipeline, byte for byte.
 
-    /t/click bot_name&country=DE&device=smartphone&device_name=iPhone&ip=1&klag=0&platform=ios&ts=1769860800 …
-
-Meta's keys are sorted; null is a bare key. `ip` is the address as an integer, `klag` and `ts` are seconds. The params
-are the line's own, except for a visitor who wishes not to be tracked: of those nothing that identifies is left.
+The params are the line's own, except for a visitor who wishes not to be tracked: of those nothing that identifies is
+left.
 """
 
-from ipaddress import ip_address
 from typing import Final
 
-from collector.event import NO_PARAMS, Event, encode_params
+from collector.event import NO_PARAMS, Event
+from kafkastore.message import Message
 from kafkastore.record import EventValue
-
-_META: Final = ("bot_name", "country", "device", "device_name")
 
 _IDENTIFYING: Final = frozenset(
     {b"adid", b"click", b"idfa_comb", b"lookup_key", b"partner_data", b"referer", b"reqparams"}
@@ -22,18 +18,22 @@ _IDENTIFYING: Final = frozenset(
 
 def text_value(event: Event, value: EventValue, *, now_ms: int, anonymous: bool, own_params: bool) -> bytes:
     """Give the message of an event; `own_params`: its params are ours, and not an app's."""
-    texts = {name: getattr(value, name) for name in _META}
-    meta = {name: None if text is None else text.encode() for name, text in texts.items()}
-    meta |= {
-        "ip": None if value.ip is None else b"%d" % int(ip_address(value.ip)),
-        "klag": b"%d" % max(now_ms // 1000 - event.at, 0),
-        "platform": (value.platform or "").encode(),
-        "ts": b"%d" % event.at,
-    }
-    params = event.params
+    query = event.params
     if anonymous:
-        params = _without_who(params) if own_params else NO_PARAMS
-    return b"%b %b %b" % (event.path.encode(), encode_params(meta), params)
+        query = _without_who(query) if own_params else NO_PARAMS
+    message = Message(
+        path=event.path,
+        bot_name=value.bot_name,
+        country=value.country,
+        device=value.device,
+        device_name=value.device_name,
+        ip=value.ip,
+        klag=max(now_ms // 1000 - event.at, 0),
+        platform=value.platform or "",
+        ts=event.at,
+        query=query,
+    )
+    return message.encode()
 
 
 def _without_who(params: bytes) -> bytes:

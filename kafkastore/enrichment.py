@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from hashlib import md5, sha1
 from typing import Any, Final, Literal
 
 import msgspec
@@ -29,6 +28,7 @@ from geoip.place import NOWHERE, Place
 from kafkastore.adtekio import text_value
 from kafkastore.bots import bot_of
 from kafkastore.device import device_of
+from kafkastore.lookup_keys import lookup_keys
 from kafkastore.record import (
     CONTENT_TYPES,
     ClickValue,
@@ -278,21 +278,6 @@ def _inapp(fields: dict[str, Any], params: dict[bytes, Value], event: Event, pol
         lookup_keys=keys,
         params={} if event.params == b"p" else _texts(params),
     )
-
-
-def lookup_keys(adid: str | None, address: str | None, platform: str | None) -> list[str]:
-    """Give the keys by which an install may find its click, the surest first.
-
-    MD5s of the lower-cased advertising id, of its SHA-1 and of its MD5, and of `ip.platform`.
-    """
-    found = []
-    if adid:
-        plain = adid.lower().encode()
-        found += [plain, sha1(plain, usedforsecurity=False).hexdigest().encode()]
-        found += [md5(plain, usedforsecurity=False).hexdigest().encode()]
-    if address:
-        found.append(f"{address}.{platform or ''}".lower().encode())
-    return [md5(one, usedforsecurity=False).hexdigest() for one in found]
 
 
 def _anonymous(value: EventValue) -> EventValue:

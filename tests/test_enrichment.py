@@ -15,7 +15,8 @@ from msgspec import structs
 
 from collector.event import Event, encode_params
 from geoip.place import NOWHERE, Place
-from kafkastore.enrichment import Policy, Source, enrich, lookup_keys
+from kafkastore.enrichment import Policy, Source, enrich
+from kafkastore.lookup_keys import lookup_keys
 from kafkastore.visitor import address_of, masked, visitor_id
 from kafkastore.visitor_keys import DailyKeys
 
