@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from consumers import clickhouse, totals
+from consumers import attribution, clickhouse, totals
+from consumers.attribution import Attribution
 from consumers.clickhouse import ClickHouse
 from consumers.loop import Loop
 from consumers.progress import FAMILIES, Progress
@@ -29,7 +30,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Reads the topics: totals in SQL, every click in ClickHouse.",
+    help="Reads the topics: totals in SQL, every click in ClickHouse, installs matched to clicks.",
 )
 
 
@@ -38,6 +39,7 @@ class Consumer(StrEnum):
 
     TOTALS = totals.NAME
     CLICKHOUSE = clickhouse.NAME
+    ATTRIBUTION = attribution.NAME
 
 
 @app.callback()
@@ -47,7 +49,7 @@ def consumers() -> None:
 
 @app.command("run")
 def run_command(
-    name: Annotated[Consumer, typer.Argument(metavar="NAME", help="totals or clickhouse.")],
+    name: Annotated[Consumer, typer.Argument(metavar="NAME", help="totals, clickhouse or attribution.")],
     *,
     until_end: Annotated[
         bool, typer.Option("--until-end", help="End when everything is read; 1 if a partition stopped.")
@@ -79,9 +81,11 @@ async def _run(
         connection(kafka)
     except PublishError as error:
         raise CannotStartError(str(error)) from None
-    async with _sink(name, settings) as sink, _watched(settings, progress):
+    async with _sink(name, kafka, settings, progress) as sink, _watched(settings, progress):
         log.info("consumer_started", consumer=name, kafka=kafka.kafka_url, topics=list(sink.topics))
         await Loop(kafka, sink, progress, skip_lost=skip_lost, until_end=until_end).run(stop)
+        if until_end and isinstance(sink, Attribution) and not stop.is_set():
+            await sink.drain()
     log.info(
         "consumer_stopped", consumer=name, records=dict(progress.records), dead_letters=dict(progress.dead)
     )
@@ -89,8 +93,10 @@ async def _run(
 
 
 @asynccontextmanager
-async def _sink(name: Consumer, settings: ConsumersSettings) -> AsyncIterator[Sink]:
-    sink: Totals | ClickHouse
+async def _sink(
+    name: Consumer, kafka: KafkastoreSettings, settings: ConsumersSettings, progress: Progress
+) -> AsyncIterator[Sink]:
+    sink: Totals | ClickHouse | Attribution
     match name:
         case Consumer.TOTALS:
             try:
@@ -103,6 +109,16 @@ async def _sink(name: Consumer, settings: ConsumersSettings) -> AsyncIterator[Si
             if settings.clickhouse_url is None:
                 raise CannotStartError("Nobody says where ClickHouse is: set CLICKHOUSE_URL.")
             sink = ClickHouse(settings.clickhouse_url)
+        case Consumer.ATTRIBUTION:
+            try:
+                sink = Attribution(
+                    settings.database_url.get_secret_value(),
+                    kafka,
+                    progress,
+                    wait_seconds=settings.attribution_wait_seconds,
+                )
+            except LinkStoreError as error:
+                raise CannotStartError(f"{error}.") from None
     try:
         yield sink
     finally:

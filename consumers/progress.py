@@ -31,7 +31,21 @@ FAMILIES: Final = (
         "onward_consumer_partitions_stopped", "gauge", "Those of them that need a person: records are missing"
     ),
     Family("onward_consumer_paused", "gauge", "1 while Kafka or the sink is away"),
+    Family(
+        "onward_consumer_attributions_total", "counter", "Installs that found their click, by what matched"
+    ),
+    Family(
+        "onward_consumer_unattributed_total", "counter", "Installs that were given up: no click came in time"
+    ),
+    Family(
+        "onward_consumer_unpublished_records",
+        "gauge",
+        "Records that wait in the outbox for Kafka to take them",
+    ),
 )
+
+_CAUGHT_UP_RECORDS: Final = 20_000
+"""Who lags by less than a full batch of the loop's has read everything but what just came."""
 
 _SAY_AGAIN_SECONDS: Final = 60.0
 """Between two log lines about the same trouble."""
@@ -54,6 +68,13 @@ class Progress:
     trouble: str | None = "not connected yet"
     """Why nothing is read now."""
     stopping: bool = False
+    attributed: Counter[str] = field(default_factory=Counter)
+    """By what an install was matched by."""
+    unattributed: int = 0
+    unpublished: int | None = None
+    """Of the outbox, where this member publishes it."""
+    unpublished_why: str = ""
+    """What keeps the outbox from Kafka."""
     _why: str = ""
     _said_at: float = 0.0
 
@@ -80,6 +101,23 @@ class Progress:
             log.warning("consumer_goes_on", consumer=self.consumer)
             self._why = ""
 
+    def not_published(self, why: str) -> None:
+        """Say why the outbox does not get to Kafka, when that changes."""
+        self.failed["publish"] += 1
+        if why != self.unpublished_why:
+            self.unpublished_why = why
+            log.warning("outbox_waits", consumer=self.consumer, why=why)
+
+    def published(self) -> None:
+        """Note that the outbox is empty."""
+        self.unpublished_why = ""
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether nothing much waits in any of this member's partitions."""
+        reading = self.partitions - len(self.stopped)
+        return reading > 0 and len(self.lag) >= reading and sum(self.lag.values()) < _CAUGHT_UP_RECORDS
+
     def samples(self) -> Iterator[Sample]:
         """Give everything there is to know."""
         ours = {"consumer": self.consumer}
@@ -97,6 +135,12 @@ class Progress:
         yield Sample("onward_consumer_partitions", self.partitions, ours)
         yield Sample("onward_consumer_partitions_stopped", len(self.stopped), ours)
         yield Sample("onward_consumer_paused", float(self.trouble is not None), ours)
+        for matched_by, count in self.attributed.items():
+            yield Sample("onward_consumer_attributions_total", count, {**ours, "matched_by": matched_by})
+        if self.unattributed:
+            yield Sample("onward_consumer_unattributed_total", self.unattributed, ours)
+        if self.unpublished is not None:
+            yield Sample("onward_consumer_unpublished_records", self.unpublished, ours)
         yield from samples_of_ourselves()
 
     def readiness(self) -> Readiness:
@@ -106,7 +150,8 @@ class Progress:
             f"{self.topic_of(partition)}/{partition.partition} stopped: records are missing"
             for partition in sorted(self.stopped)
         ]
-        return Readiness(tuple(against), tuple(stopped))
+        waits = ["the outbox waits for Kafka"] if self.unpublished_why else []
+        return Readiness(tuple(against), (*stopped, *waits))
 
     def topic_of(self, partition: TopicPartition) -> str:
         """Give a partition's topic without the prefix."""

@@ -1,6 +1,7 @@
 """The tables of consumers as SQL has them: the newest migration ends here, which a test compares.
 
-`consumers_positions` is what makes the others exact: it moves in the commit that changes them.
+`consumers_positions` is what makes the others exact: it moves in the commit that changes them. Of attribution, clicks
+and installs are what waits to be matched, and the outbox what waits for Kafka.
 """
 
 from typing import Final
@@ -23,6 +24,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import UUID
 
 METADATA: Final = MetaData()
+
+EVENT_ID: Final = String(36).with_variant(UUID(as_uuid=False), "postgresql")
 
 POSITIONS: Final = Table(
     "consumers_positions",
@@ -96,7 +99,7 @@ def _referrals(name: str, schema: str | None) -> Table:
     return Table(
         name,
         MetaData(),
-        Column("event_id", String(36).with_variant(UUID(as_uuid=False), "postgresql"), primary_key=True),
+        Column("event_id", EVENT_ID, primary_key=True),
         Column("logged_at", DateTime(timezone=True), nullable=False),
         Column("suspected_bot", Boolean, nullable=False),
         *(Column(text, Text) for text in texts),
@@ -110,3 +113,69 @@ REFERRALS: Final = {
     "postgresql": _referrals("referrals", "events"),
     "sqlite": _referrals("events_referrals", None),  # SQLite has no schemas
 }
+
+ATTRIBUTIONS: Final = Table(
+    "attributions",
+    METADATA,
+    Column("install_id", EVENT_ID, primary_key=True),
+    Column("click_id", EVENT_ID, nullable=False),
+    Column("event_id", EVENT_ID, nullable=False),  # of the /t/mac
+    Column("matched_by", String(16), nullable=False),
+    Column("installed_at", DateTime(timezone=True), nullable=False),
+    Column("clicked_at", DateTime(timezone=True), nullable=False),
+    Column("attributed_at", DateTime(timezone=True), nullable=False),
+    Column("link_id", BigInteger),
+    Column("user_id", BigInteger),
+    Column("campaign", Text),
+    Column("network", Text),
+    Column("country", Text),
+    Column("platform", Text),
+    Index("ix_attributions_link", "link_id", "installed_at"),
+)
+ATTRIBUTION_CLICKS: Final = Table(
+    "attribution_clicks",
+    METADATA,
+    Column("event_id", EVENT_ID, primary_key=True),
+    Column("lookup_key", LargeBinary, nullable=False),
+    Column("clicked_at_ms", BigInteger, nullable=False),
+    Column("window_from", BigInteger, nullable=False),
+    Column("window_till", BigInteger, nullable=False),
+    Column("link_id", BigInteger),
+    Column("user_id", BigInteger),
+    Column("campaign", Text),
+    Column("network", Text),
+    Column("message", LargeBinary),  # whole, where it was a text
+    Index("ix_attribution_clicks_key", "lookup_key", "clicked_at_ms"),
+    Index("ix_attribution_clicks_till", "window_till"),
+)
+ATTRIBUTION_INSTALLS: Final = Table(
+    "attribution_installs",
+    METADATA,
+    Column("event_id", EVENT_ID, primary_key=True),
+    Column("waits_till", BigInteger, nullable=False),
+    Column("record_key", LargeBinary),
+    Column("value", LargeBinary, nullable=False),
+    Index("ix_attribution_installs_till", "waits_till"),
+)
+ATTRIBUTION_KEYS: Final = Table(
+    "attribution_install_keys",
+    METADATA,
+    Column("event_id", EVENT_ID, primary_key=True),
+    Column("rank", Integer, primary_key=True, autoincrement=False),
+    Column("lookup_key", LargeBinary, nullable=False),
+    Column("installed_at", BigInteger, nullable=False),
+    Index("ix_attribution_install_keys_key", "lookup_key", "installed_at"),
+)
+ATTRIBUTION_OUTBOX: Final = Table(
+    "attribution_outbox",
+    METADATA,
+    Column("event_id", EVENT_ID, primary_key=True),
+    Column("place", String(128), nullable=False),
+    Column("batch_id", EVENT_ID),
+    Column("made_at_ms", BigInteger, nullable=False),
+    Column("record_key", LargeBinary),
+    Column("value", LargeBinary, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("refused", Text),  # by Kafka, and why: it stays here
+    Index("ix_attribution_outbox_batch", "batch_id", "made_at_ms"),
+)

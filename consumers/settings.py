@@ -43,6 +43,12 @@ class ConsumersSettings(Settings, MetricsSettings):
         le=3650,
         description="days after a link's last click of a day for which its visitors' ids are kept to count people",
     )
+    attribution_wait_seconds: int = Field(
+        3600,
+        ge=0,
+        le=7 * 86400,
+        description="seconds that an install waits for a late click, and a click after its window for a late install",
+    )
     clickhouse_url: Annotated[SecretStr, AfterValidator(_clickhouse_url)] | None = Field(
         None,
         description="ClickHouse's HTTP interface, for consumers run clickhouse: http(s)://user:password@host:port/database",

@@ -1,4 +1,4 @@
-"""A message: the text value of the original pipeline, `<path> <meta> <params>`, written and read. VALUE_FORMAT=adtekio.
+"""A message: the text value of the original pipeline, `<path> <meta> <params>`, written and read.
 
     /t/click bot_name&country=DE&device=smartphone&device_name=iPhone&ip=1&klag=0&platform=ios&ts=1769860800 a=b&c
 

@@ -494,7 +494,7 @@ async def test_changes_of_links_and_totals_never_wait_for_each_other_in_a_circle
 async def test_the_migrations_make_the_tables_that_the_code_says(database_url):
     sink = Totals(database_url, visitor_days=35)
     await sink.positions("cluster", {})
-    dialect = sink._engine.dialect.name
+    dialect = sink._database.engine.dialect.name
 
     def differences(connection):
         options = {
@@ -507,7 +507,7 @@ async def test_the_migrations_make_the_tables_that_the_code_says(database_url):
         context = MigrationContext.configure(connection, opts=options)
         return compare_metadata(context, [METADATA, REFERRALS[dialect].metadata])
 
-    async with sink._engine.connect() as connection:
+    async with sink._database.engine.connect() as connection:
         assert await connection.run_sync(differences) == []
     await sink.close()
 
