@@ -123,8 +123,11 @@ async def count(database_url, table):
 
 def macs(bootstrap, prefix):
     """Give what Kafka has of /t/mac: JSON values, or messages, in no certain order."""
-    values = [record.value() for record in read_committed(bootstrap, f"{prefix}inapp")]
-    events = [json.loads(value) if value.startswith(b"{") else Message.decode(value) for value in values]
-    return [
-        event for event in events if (event["path"] if isinstance(event, dict) else event.path) == "/t/mac"
-    ]
+    found = []
+    for record in read_committed(bootstrap, f"{prefix}inapp"):
+        value = record.value() or b""
+        if value.startswith(b"/t/mac "):
+            found.append(Message.decode(value))
+        elif value.startswith(b"{") and (event := json.loads(value))["path"] == "/t/mac":
+            found.append(event)
+    return found
