@@ -50,7 +50,7 @@ class OutboxPublisher:
     chosen: bool = False
     """Whether this member is the one."""
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
-    _most: int = MOST_RECORDS
+    _most: int = field(default_factory=lambda: MOST_RECORDS)
 
     def wake(self) -> None:
         """Say that something may have changed."""

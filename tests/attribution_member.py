@@ -14,6 +14,7 @@ import time
 
 from aiokafka import TopicPartition
 
+from consumers import outbox_publisher
 from consumers.attribution import Attribution
 from consumers.progress import Progress
 from consumers.sink import Batch, Span
@@ -22,6 +23,9 @@ from process.settings import read_settings
 
 MOST_RECORDS = 40
 """In a batch, of a partition: small, so that there are many commits to be killed in."""
+
+MOST_PUBLISHED = 5
+"""In a transaction: the same."""
 
 
 def main():
@@ -46,6 +50,7 @@ def main():
 
 async def member(database_url, values):
     kafka = read_settings(KafkastoreSettings, os.environ)
+    outbox_publisher.MOST_RECORDS = MOST_PUBLISHED
     sink = Attribution(database_url, kafka, Progress("attribution"), wait_seconds=3600)
     beginnings = dict.fromkeys((kafka.kafka_prefix + name, number) for (name, number), _ in values)
     partitions = {TopicPartition(*where): 0 for where in beginnings}

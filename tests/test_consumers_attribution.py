@@ -9,6 +9,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -37,10 +38,13 @@ from test_consumers_totals import FLAT_BYTES, readyz, resident_bytes, until
 from collector.event import CLICKS
 from consumers.attribution import Attribution
 from consumers.mac import mac_id
+from consumers.outbox import Outbox
 from consumers.progress import Progress
 from consumers.sink import Batch, Span
 from embedded.ports import free_port
 from embedded.postgres import running_postgres
+from kafkastore.connection import PublishError
+from kafkastore.publisher import Publisher
 from kafkastore.settings import KafkastoreSettings
 from process.settings import read_settings
 
@@ -115,18 +119,19 @@ class Traffic:
         assert {event["event_id"] for event in told} == {mac_id(*pair) for pair in self.wanted.items()}
 
 
-async def told(traffic, bootstrap, prefix, child):
-    """Wait until Kafka has every /t/mac there must be."""
+async def told(traffic, database_url, child):
+    """Wait until every /t/mac there must be has left for Kafka."""
 
-    async def enough():
-        return len(macs(bootstrap, prefix)) >= len(traffic.wanted)
+    async def left():
+        return await traffic.done(database_url) and await count(database_url, "attribution_outbox") == 0
 
-    await until(enough, child.program.log.read_text)
+    await until(left, child.program.log.read_text)
 
 
 async def test_every_install_is_told_once_and_a_second_run_changes_nothing(
-    topics, kafka, apache_kafka, database_url, tmp_path, rng
+    topics, kafka, apache_kafka, tmp_path, rng
 ):
+    database_url = f"sqlite:///{tmp_path}/onward.db"
     environ = {**kafka, "DATABASE_URL": database_url}
     traffic = Traffic(rng)
     topics.put(traffic.events(300))
@@ -163,7 +168,7 @@ async def test_killed_at_twenty_random_points_every_install_is_there_once_in_sql
 ):
     traffic = Traffic(rng)
     values = {(topic, number): [] for topic in (CLICKS, "inapp") for number in range(2)}
-    for topic, value in traffic.events(3_000):
+    for topic, value in traffic.events(1_500):
         values[topic, rng.randrange(2)].append(json.dumps(value))
     file = tmp_path / "values.json"
     file.write_text(json.dumps([[*where, rows] for where, rows in values.items()]))
@@ -226,74 +231,91 @@ async def test_members_that_join_and_leave_lose_and_double_nothing(
         topics.put(traffic.events(200))
         with consumer(tmp_path / "second", "attribution", **environ) as second:
             topics.put(traffic.events(200))
-            await told(traffic, apache_kafka.bootstrap, topics.prefix, second)
+            await told(traffic, postgres, second)
             with consumer(tmp_path / "third", "attribution", **environ) as third:
                 topics.put(traffic.events(200))
-                await told(traffic, apache_kafka.bootstrap, topics.prefix, third)
+                await told(traffic, postgres, third)
             topics.put(traffic.events(200))
         topics.put(traffic.events(200))
-        await told(traffic, apache_kafka.bootstrap, topics.prefix, second)
+        await told(traffic, postgres, second)
     await traffic.check(postgres, apache_kafka.bootstrap, topics.prefix)
+
+
+@pytest.mark.parametrize(
+    "step", ["claim", "publish", "forget", "after claim", "after publish", "after forget"]
+)
+async def test_a_step_of_publishing_that_fails_or_is_not_known_to_have_worked_loses_and_doubles_nothing(
+    topics, kafka, apache_kafka, tmp_path, rng, monkeypatch, step
+):
+    """What a kill or a lost answer at this point leaves behind."""
+    database_url, failures = f"sqlite:///{tmp_path}/onward.db", iter([True, True])
+    owner, name = {
+        "claim": (Outbox, "claim"),
+        "publish": (Publisher, "publish"),
+        "forget": (Outbox, "forget"),
+    }[step.removeprefix("after ")]
+    works = getattr(owner, name)
+
+    async def fails_twice(self, *given):
+        if "after" in step:
+            answer = await works(self, *given)
+        if next(failures, False):
+            raise PublishError("the test said so")
+        return answer if "after" in step else await works(self, *given)
+
+    monkeypatch.setattr(owner, name, fails_twice)
+    monkeypatch.setattr("consumers.outbox_publisher.RETRY_SECONDS", 0.01)
+    traffic = Traffic(rng)
+    async with member(database_url, kafka) as write:
+        for _ in range(3):
+            await write(traffic.events(20))
+    assert not list(failures)
+    await traffic.check(database_url, apache_kafka.bootstrap, topics.prefix)
+
+
+@asynccontextmanager
+async def member(database_url, kafka, name="attribution"):
+    """Open a member that publishes; give what writes events by it. At the end everything is published."""
+    sink = Attribution(
+        database_url, read_settings(KafkastoreSettings, kafka), Progress(name), wait_seconds=3600
+    )
+    partitions = {topic: TopicPartition(kafka["KAFKA_PREFIX"] + topic, 0) for topic in (CLICKS, "inapp")}
+
+    async def write(events):
+        position = await sink.positions("cluster", dict.fromkeys(partitions.values(), 0))
+        spans = []
+        for topic, partition in partitions.items():
+            values, begin = [value for name, value in events if name == topic], position[partition]
+            spans.append(Span(partition, begin, begin + len(values), records_of(partition, values, begin)))
+        await sink.write(Batch("cluster", spans))
+
+    yield write
+    await sink.drain()
+    await sink.close()
 
 
 async def test_two_that_both_believe_they_publish_double_nothing(
     topics, kafka, apache_kafka, database_url, rng
 ):
     """As when a member wakes up that has been replaced meanwhile."""
-    prefix = kafka["KAFKA_PREFIX"]
     traffic = Traffic(rng)
-    members = [
-        Attribution(
-            database_url, read_settings(KafkastoreSettings, kafka), Progress("attribution"), wait_seconds=60
-        )
-        for _ in range(2)
-    ]
-    partitions = {
-        topic: TopicPartition(prefix + topic, 0) for topic in (CLICKS, "inapp")
-    }  # whoever has inapp/0 publishes
-    for member in members:
-        await member.positions("cluster", dict.fromkeys(partitions.values(), 0))
-    position = Counter()
-    for _ in range(40):
-        for member in members:
-            spans = []
-            for topic, partition in partitions.items():
-                events = [value for name, value in traffic.events(6) if name == topic]
-                begin = position[topic]
-                records = records_of(partition, events, begin)
-                spans.append(Span(partition, begin, begin + len(events), records))
-                position[topic] += len(events)
-            await member.write(Batch("cluster", spans))
-    traffic.wanted = {one: other for one, (other, _) in (await attributed(database_url)).items()}
-    await asyncio.gather(*(member.drain() for member in members))
-    for member in members:
-        await member.close()
-    await traffic.check(database_url, apache_kafka.bootstrap, prefix)
+    async with member(database_url, kafka) as one, member(database_url, kafka) as other:
+        for _ in range(40):
+            await one(traffic.events(6))
+            await other(traffic.events(6))
+    await traffic.check(database_url, apache_kafka.bootstrap, topics.prefix)
 
 
 async def test_a_mac_that_kafka_refuses_stays_in_the_outbox_with_the_reason_and_the_others_go(
     topics, kafka, apache_kafka, database_url
 ):
-    prefix = kafka["KAFKA_PREFIX"]
-    limit_bytes(apache_kafka.bootstrap, f"{prefix}inapp", 5_000)
-    sink = Attribution(
-        database_url, read_settings(KafkastoreSettings, kafka), Progress("attribution"), wait_seconds=60
-    )
+    limit_bytes(apache_kafka.bootstrap, f"{topics.prefix}inapp", 5_000)
     clicks = [click(keys_of(f"{number:032x}")[0]) for number in range(7)]
     installs = [install(f"{number:032x}") for number in range(7)]
     installs[3]["user_agent"] = "x" * 10_000
-    spans = [
-        Span(partition, 0, 7, records_of(partition, values))
-        for partition, values in (
-            (TopicPartition(prefix + CLICKS, 0), clicks),
-            (TopicPartition(f"{prefix}inapp", 0), installs),
-        )
-    ]
-    await sink.positions("cluster", dict.fromkeys((span.partition for span in spans), 0))
-    await sink.write(Batch("cluster", spans))
-    await sink.drain()
-    await sink.close()
-    found = {event["params"]["install"] for event in macs(apache_kafka.bootstrap, prefix)}
+    async with member(database_url, kafka) as write:
+        await write([*((CLICKS, one) for one in clicks), *(("inapp", one) for one in installs)])
+    found = {event["params"]["install"] for event in macs(apache_kafka.bootstrap, topics.prefix)}
     assert found == {one["event_id"] for one in installs if one is not installs[3]}
     ((event_id, reason),) = await query(database_url, "SELECT event_id, refused FROM attribution_outbox")
     assert str(event_id) == mac_id(installs[3]["event_id"], clicks[3]["event_id"])
@@ -324,7 +346,7 @@ async def test_while_the_database_is_away_it_pauses_with_flat_memory_and_then_ca
         assert readyz(metrics) == (503, "the sink is away")
         assert resident_bytes(child.pid) - before < FLAT_BYTES
         with running_postgres(directory, port=port):
-            await told(traffic, apache_kafka.bootstrap, topics.prefix, child)
+            await told(traffic, database_url, child)
             assert readyz(metrics)[0] == 200
             await traffic.check(database_url, apache_kafka.bootstrap, topics.prefix)
             print(f"memory: {before >> 20} MB before, {resident_bytes(child.pid) >> 20} MB after")
@@ -339,7 +361,7 @@ async def test_poison_becomes_dead_letters_and_metrics_say_what_came_of_the_rest
     poison = [(CLICKS, b"poison"), ("inapp", b"/t/ist nonsense"), ("inapp", None)]
     topics.put([*traffic.events(50), *poison, *traffic.events(50)])
     with consumer(tmp_path, "attribution", **environ) as child:
-        await told(traffic, apache_kafka.bootstrap, topics.prefix, child)
+        await told(traffic, postgres, child)
 
         def samples():
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
