@@ -12,7 +12,15 @@ from typing import Any, Final
 from aiokafka import TopicPartition
 
 from collector.event import CLICKS
-from consumers.attribution_events import Click, Install, UnreadableError, click_of, id_of_text, install_of
+from consumers.attribution_events import (
+    Click,
+    Install,
+    UnreadableError,
+    click_of,
+    id_of_text,
+    install_of,
+    is_text,
+)
 from consumers.attribution_rows import PRUNED_AT_ONCE, Kept, Moment, add, lock, prune
 from consumers.database import Database
 from consumers.outbox import Outbox
@@ -136,8 +144,7 @@ def kept_of(batch: Batch, prefix: str) -> tuple[Kept, list[tuple[Any, str]]]:
         if record.value is None:
             dead.append((record, "there is no value"))
             continue
-        where = f"{batch.cluster_id}/{record.topic}/{record.partition}/{record.offset}"
-        text_id = id_of_text(dict(record.headers), where)
+        text_id = _text_id(batch.cluster_id, record) if is_text(record.value) else ""
         try:
             if record.topic == prefix + CLICKS:
                 if click := click_of(record.value, text_id):
@@ -148,3 +155,8 @@ def kept_of(batch: Batch, prefix: str) -> tuple[Kept, list[tuple[Any, str]]]:
         except UnreadableError as error:
             dead.append((record, str(error)))
     return Kept(clicks, installs, sources), dead
+
+
+def _text_id(cluster_id: str, record: Any) -> str:
+    where = f"{cluster_id}/{record.topic}/{record.partition}/{record.offset}"
+    return id_of_text(dict(record.headers), where)

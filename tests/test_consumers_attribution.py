@@ -32,7 +32,7 @@ from attribution_world import (
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 from consumers_world import Topics, consumer, query, run_to_end
 from prometheus_client.parser import text_string_to_metric_families
-from test_attribution import new_database
+from test_attribution import new_database, opened
 from test_consumers_totals import FLAT_BYTES, readyz, resident_bytes, until
 
 from collector.event import CLICKS
@@ -65,7 +65,13 @@ async def database_url(request, tmp_path):
 
 @pytest.fixture
 async def postgres(postgres_url):
-    return await new_database(postgres_url)
+    return await with_tables(await new_database(postgres_url))
+
+
+async def with_tables(database_url):
+    sink = await opened(database_url)
+    await sink.close()
+    return database_url
 
 
 @pytest.fixture
@@ -335,7 +341,7 @@ async def test_while_the_database_is_away_it_pauses_with_flat_memory_and_then_ca
 ):
     directory, port, metrics = open_directory / f"away-{time.time_ns()}", free_port(), free_port()
     with running_postgres(directory, port=port) as url:
-        database_url = await new_database(url)
+        database_url = await with_tables(await new_database(url))
         environ = {**kafka, "DATABASE_URL": database_url, "METRICS_PORT": metrics, "HOST": "127.0.0.1"}
     traffic = Traffic(rng)
     with consumer(tmp_path, "attribution", said="consumer_waits", **environ) as child:
