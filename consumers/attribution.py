@@ -107,10 +107,9 @@ class Attribution:
         self._progress.unattributed += installs
         return max(clicks, installs)
 
-    async def drain(self) -> None:
-        """Publish what is in the outbox."""
-        if self._publisher is not None:
-            await self._publisher.drain()
+    async def drain(self) -> bool:
+        """Wait until the outbox is in Kafka, a while at most; tells whether it is, as far as it is up to us."""
+        return self._publisher is None or await self._publisher.drain()
 
     async def close(self) -> None:
         """Stop publishing, and close the connections; what is in the outbox stays there."""

@@ -81,15 +81,16 @@ async def _run(
         connection(kafka)
     except PublishError as error:
         raise CannotStartError(str(error)) from None
+    all_told = True
     async with _sink(name, kafka, settings, progress) as sink, _watched(settings, progress):
         log.info("consumer_started", consumer=name, kafka=kafka.kafka_url, topics=list(sink.topics))
         await Loop(kafka, sink, progress, skip_lost=skip_lost, until_end=until_end).run(stop)
         if until_end and isinstance(sink, Attribution) and not stop.is_set():
-            await sink.drain()
+            all_told = await sink.drain()
     log.info(
         "consumer_stopped", consumer=name, records=dict(progress.records), dead_letters=dict(progress.dead)
     )
-    return FAILED if until_end and progress.stopped else 0
+    return FAILED if until_end and (progress.stopped or not all_told) else 0
 
 
 @asynccontextmanager

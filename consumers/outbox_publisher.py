@@ -70,12 +70,18 @@ class OutboxPublisher:
                 self.progress.not_published(str(error))
                 await asyncio.sleep(RETRY_SECONDS)
 
-    async def drain(self) -> None:
-        """Wait until there is nothing left that this member should publish, or for DRAIN_SECONDS."""
+    async def drain(self) -> bool:
+        """Wait until nothing is left for this member to publish, DRAIN_SECONDS at most; tells whether that is so."""
         ends_at = time.monotonic() + DRAIN_SECONDS
-        while self.chosen and await self.outbox.waiting() and time.monotonic() < ends_at:
+        while self.chosen and time.monotonic() < ends_at:
             self.wake()
+            try:
+                if not await self.outbox.waiting():
+                    return True
+            except SinkAwayError as error:
+                self.progress.not_published(str(error))
             await asyncio.sleep(_DRAIN_POLL_SECONDS)
+        return not self.chosen
 
     async def _publish_by(self, publisher: Publisher) -> None:
         """Publish by one producer: until it is another member's turn, or something is refused, or an error."""
