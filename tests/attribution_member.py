@@ -12,7 +12,11 @@ import signal
 import sys
 import time
 
+import aiosqlite  # noqa: F401 - what each life would import again
+import asyncpg  # noqa: F401
 from aiokafka import TopicPartition
+from alembic import command  # noqa: F401
+from sqlalchemy.dialects import postgresql, sqlite  # noqa: F401
 
 from consumers import outbox_publisher
 from consumers.attribution import Attribution
@@ -24,7 +28,7 @@ from process.settings import read_settings
 MOST_RECORDS = 40
 """In a batch, of a partition: small, so that there are many commits to be killed in."""
 
-MOST_PUBLISHED = 5
+MOST_PUBLISHED = 12
 """In a transaction: the same."""
 
 
