@@ -78,6 +78,8 @@ def procfile(environ, directory):
             processes[name] = subprocess.Popen(["sh", "-c", command], env=environ, cwd=ROOT, stderr=log)
     try:
         yield processes
+        # A process that is still importing would be ended by the signal itself.
+        until(lambda: "consumer_started" in (directory / "attribution.log").read_text("utf-8"))
     finally:
         for process in processes.values():
             process.send_signal(signal.SIGTERM)
