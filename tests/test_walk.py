@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,8 @@ from pathlib import Path
 
 import pytest
 from kafka_reader import read_committed
+
+from embedded.ports import free_port
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 60
@@ -52,16 +53,16 @@ VISITORS = {
 
 @pytest.fixture
 def environ(tmp_path, redis_server, apache_kafka, topic_prefix):
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
     return os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PORT": str(port),
+        "PORT": str(free_port()),
         "REDIS_URL": redis_server.url,
         "KAFKA_URL": apache_kafka.url,
         "KAFKA_PREFIX": topic_prefix,
         "DATABASE_URL": f"sqlite:///{tmp_path}/onward.db",
         "JOURNAL_DIR": str(tmp_path / "journal"),
+        "CLICKHOUSE_URL": f"http://127.0.0.1:{free_port()}",  # away: that consumer waits
+        "ARCHIVE_URL": str(tmp_path / "archive"),
         "TRUSTED_PROXIES": "1",
         "TZ": "Europe/Berlin",
     }
@@ -79,7 +80,7 @@ def procfile(environ, directory):
     try:
         yield processes
         # A process that is still importing would be ended by the signal itself.
-        until(lambda: "consumer_started" in (directory / "attribution.log").read_text("utf-8"))
+        until(lambda: all('_started"' in (directory / f"{name}.log").read_text("utf-8") for name in commands))
     finally:
         for process in processes.values():
             process.send_signal(signal.SIGTERM)
