@@ -20,6 +20,9 @@ COUNTRY: Final = "country"
 PLATFORM: Final = "platform"
 REFERRER: Final = "referrer"
 
+PREVIEW: Final = "preview"
+"""The bots' class that says that somebody shared the link."""
+
 UNKNOWN: Final = ""
 """A country or a platform that is not known, the referrer of a click that names none: a key is never null in SQL."""
 
@@ -80,7 +83,9 @@ class Counts:
     clicks: Counter[LinkDay] = field(default_factory=Counter)
     """People's."""
     bots: Counter[LinkDay] = field(default_factory=Counter)
-    """Bots' clicks."""
+    """Bots' clicks, previews among them."""
+    previews: Counter[LinkDay] = field(default_factory=Counter)
+    """Those of bots that show a link's preview in a chat or a feed."""
     by: Counter[tuple[int, date, str, str]] = field(default_factory=Counter)
     """People's clicks by a country, a platform or a referrer's domain."""
     visitors: set[tuple[int, date, bytes]] = field(default_factory=set)
@@ -124,6 +129,7 @@ def _count(counts: Counts, click: Click) -> None:
     day = _utc(click.clicked_at).date()
     if click.bot_class is not None:
         counts.bots[link_id, day] += 1
+        counts.previews[link_id, day] += click.bot_class == PREVIEW
         return
     counts.clicks[link_id, day] += 1
     counts.by[link_id, day, COUNTRY, _short(click.country)] += 1

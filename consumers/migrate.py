@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 if TYPE_CHECKING:
     from alembic.config import Config
 
-STEPS: Final = ("0001", "0002")
+STEPS: Final = ("0001", "0002", "0003")
 """The steps of `consumers/migrations/versions`, in order; a test compares."""
 
 VERSION_TABLE: Final = "consumers_version"

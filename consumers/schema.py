@@ -64,6 +64,7 @@ LINK_DAYS: Final = Table(
     Column("bots", BigInteger, nullable=False),
     Column("counted_on", Date, nullable=False),
     Column("pruned", Boolean, nullable=False),
+    Column("previews", BigInteger, nullable=False, server_default="0"),
     # What is found by it is what is still to be pruned, however many days there are.
     Index(
         "ix_totals_link_days_unpruned",

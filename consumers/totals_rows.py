@@ -24,7 +24,9 @@ PRUNED_AT_ONCE: Final = 100
 async def add(connection: AsyncConnection, counts: Counts) -> None:
     """Add what a batch says."""
     people = await _add_visitors(connection, counts.visitors)
-    await _add(connection, LINK_DAYS, _link_days(counts, people), sums=("clicks", "people", "bots"))
+    await _add(
+        connection, LINK_DAYS, _link_days(counts, people), sums=("clicks", "people", "bots", "previews")
+    )
     await _add(
         connection,
         LINK_DAYS_BY,
@@ -88,6 +90,7 @@ def _link_days(counts: Counts, people: Mapping[LinkDay, int]) -> list[dict[str, 
             "clicks": counts.clicks[link_id, day],
             "people": people.get((link_id, day), 0),
             "bots": counts.bots[link_id, day],
+            "previews": counts.previews[link_id, day],
             "counted_on": today,
             "pruned": False,
         }

@@ -26,7 +26,8 @@ DAYS = ("2026-01-30", "2026-01-31", "2026-02-01")
 def event(number, rng, **fields):
     """Give a click, now and then a bot's or a referral, as (topic, value)."""
     kind = rng.choices(("click", "bot", "referral"), (8, 1, 1))[0]
-    bot = {"bot_class": "search", "bot_name": "Googlebot"} if kind == "bot" else {}
+    class_ = rng.choice(("search", "preview")) if kind == "bot" else None
+    bot = {"bot_class": class_, "bot_name": "Googlebot"} if class_ else {}
     value = {
         **EXAMPLES["referral" if kind == "referral" else "click"],
         "event_id": f"00000000-0000-7000-8000-{number:012x}",
@@ -71,6 +72,7 @@ def expected(values):
             sum(link_day(value) == key for value in people),
             sum(visitor[:2] == key for visitor in visitors),
             sum(link_day(value) == key for value in clicks) - sum(link_day(value) == key for value in people),
+            sum(link_day(value) == key and value["bot_class"] == "preview" for value in clicks),
         )
         for key in set(map(link_day, clicks))
     }
@@ -113,9 +115,9 @@ async def found(database_url):
         "links": dict(await ask("SELECT id, total_clicks FROM links WHERE total_clicks > 0")),
         "users": dict(await ask("SELECT id, total_clicks FROM users")),
         "days": {
-            (link, str(day)): (clicks, people, bots)
-            for link, day, clicks, people, bots in await ask(
-                "SELECT link_id, day, clicks, people, bots FROM totals_link_days"
+            (link, str(day)): tuple(counts)
+            for link, day, *counts in await ask(
+                "SELECT link_id, day, clicks, people, bots, previews FROM totals_link_days"
             )
         },
         "by": {

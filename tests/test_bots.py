@@ -82,8 +82,8 @@ def test_a_list_says_more_than_headless():
 
 
 def test_only_the_first_1024_bytes_are_looked_at():
-    assert bot_of(b"x" * 1010 + b" Twitterbot/1", NONE) is not None
-    assert bot_of(b"x" * 1024 + b" Twitterbot/1.0", NONE) is None
+    assert bot_of(b"(" + b"x" * 1009 + b" Twitterbot/1", NONE) is not None
+    assert bot_of(b"(" + b"x" * 1023 + b" Twitterbot/1.0", NONE) is None
 
 
 @given(st.binary(max_size=3000), SIGNALS)

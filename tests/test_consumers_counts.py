@@ -37,7 +37,7 @@ def test_a_batch_counts_what_each_of_its_events_says(rng):
     assert counts.links == wanted["links"]
     assert counts.users == wanted["users"]
     assert {(link, str(day)): clicks for (link, day), clicks in counts.clicks.items()} == {
-        key: clicks for key, (clicks, _, _) in wanted["days"].items() if clicks
+        key: clicks for key, (clicks, *_) in wanted["days"].items() if clicks
     }
     assert {(link, str(day), *rest): clicks for (link, day, *rest), clicks in counts.by.items()} == wanted[
         "by"
@@ -77,10 +77,15 @@ def test_clicks_that_name_no_link_are_counted_apart_and_add_to_none():
 
 def test_a_bot_is_no_click_of_the_links_or_the_owners():
     counts = counts_of([record(click(bot_class="search"))])
-    assert counts.bots.total() == 1
+    assert (counts.bots.total(), counts.previews.total()) == (1, 0)
     assert not counts.clicks
     assert not counts.users
     assert not counts.visitors
+
+
+def test_a_preview_is_a_bots_click_and_counted_by_itself_too():
+    counts = counts_of([record(click(bot_class="preview"))])
+    assert counts.bots == counts.previews == {(46, date(2026, 1, 31)): 1}
 
 
 @given(st.binary() | st.none())

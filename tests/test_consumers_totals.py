@@ -449,7 +449,7 @@ async def test_people_are_counted_once_a_day_over_batches_and_links(sink, databa
     someone, other = f"{1:064x}", f"{2:064x}"
     for begin, visitor in enumerate((someone, someone, other, None)):
         await sink.write(batch_of([click(link_id=1, visitor_id=visitor)], begin))
-    assert (await found(database_url))["days"] == {(1, "2026-01-31"): (4, 2, 0)}
+    assert (await found(database_url))["days"] == {(1, "2026-01-31"): (4, 2, 0, 0)}
 
 
 async def test_visitors_are_pruned_when_their_link_was_quiet_for_long_and_the_counts_stay(sink, database_url):
