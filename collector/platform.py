@@ -51,6 +51,8 @@ _RULES: Final = (
     ("-ios", "ios"),
     ("/ios", "ios"),
     ("iph os", "ios"),  # UC Browser
+    ("dv(iph", "ios"),  # its short form: "dv(iPh14,5);pr(UCBrowser/11.3.5.1203);ov(15_1);…"
+    ("dv(ipd", "ios"),
     ("mac os", "mac"),
     ("macos", "mac"),
     ("mac_powerpc", "mac"),

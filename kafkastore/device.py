@@ -40,25 +40,44 @@ class Device:
 # The first pattern found, in any case, names the kind. Makers put the names of tablets and televisions into
 # otherwise ordinary Android agents: aft… are Fire TVs, kf… Fire tablets, SM-P, SM-T, SM-X Samsung's tablets.
 _KINDS: Final = (
-    (r"playstation|nintendo|\bxbox|\bpsp\b", "console"),
+    (r"playstation|nintendo|\bxbox|\bpsp\b|\bouya|retroid|archos gamepad", "console"),
     (r"smart-?tv|apple ?tv|google ?tv|android ?tv|philipstv|opera tv|\btv safari|large screen", "tv"),
-    (r"tvos|hbbtv|\broku|crkey|chromecast|netcast|web0s|viera|bravia|aquos-?tv|vizio|shield android", "tv"),
-    (r"\baft[a-z0-9]{1,8}\b|\bmi ?(?:tv|box)|tizen.*\btv\b", "tv"),
-    (r"homepod|amazon ?echo", "smart speaker"),
-    (r"watch(?:os|\d|;| )|wear ?os|oculus|\bquest\b|picobrowser|\bvr safari|visionos", "wearable"),
+    (r"tvos|hbbtv|\broku|crkey|chromecast|netcast|web0s|\bviera|bravia|vizio|shield android", "tv"),
+    (r"aquos-?(?:tv|as\b|browser)", "tv"),  # its phones are called so, too
+    (
+        r"\baft[a-z0-9]{1,8}\b|\bmi ?(?:tv|box)|tizen.*\btv\b|[ _]tv(?:[ /;)_]|$)|beyondtv|nettv|\btivo|kreatv",
+        "tv",
+    ),
+    (r"opera/9\.80 \(linux (?:mips|armv)|\bomi/\d", "tv"),  # Opera's browser for set-top boxes
+    (r"brightsign|\(dtv\)|\bdtv_|\bstb[_; ]|_stb_|set-?top|(?:tv|net|smart) ?box|telefunken shell", "tv"),
+    (r"homepod|amazon ?echo|\baeo[a-z]{2}\b", "smart speaker"),
+    (
+        r"watch(?:os|\d|;| )|wear ?os|oculus|\bquest (?:[23]s?|pro)\b|picobrowser|\bvr safari|visionos",
+        "wearable",
+    ),
+    (r"\bsm-r[789]\d\d", "wearable"),
     (r"\btesla/|qtcarbrowser|android automotive", "car browser"),
     (r"\bipod", "portable media player"),
-    (r"\bipad|playbook|touchpad|hp-tablet|kindle|\bkf[a-z]{2,6}(?: build|[;)])|silk/", "tablet"),
+    (r"chromebook|\(pc; ", "desktop"),
+    (r"\bipad|playbook|touchpad|hp-tablet|kindle|\bkf[a-z]{2,6}(?: build|[;)])|silk/|/apad\b", "tablet"),
     (r"\btablet[^ ]|\btablet [^p]|opera tablet|\bsm-[ptx]\d|\bgt-[pn][158]\d|nexus (?:7|9|10)\b", "tablet"),
-    (r"pixel (?:c\b|tablet)|\btb-?\d|\btb[ -]?x\d|lenovotb|xoom|transformer|\w+ ?pad \d|\bpad\b", "tablet"),
-    (r"mediapad|matepad|galaxy tab|\btab \w|lifetab|slate \d", "tablet"),
+    (
+        r"pixel (?:c\b|tablet)|\btb-?\d|\btb[ -]?x\d|lenovotb|xoom|transformer|\w+ ?pad[ _]\d|\bpad\b",
+        "tablet",
+    ),
+    (r"mediapad|matepad|galaxy tab|\btab \w|lifetab|slate \d|[a-z]ipad |walpad|\bmid-?\d{3}", "tablet"),
     (r"kaios|series ?40|j2me|\(java;|(?:maui runtime|spreadtrum); opera mini", "feature phone"),
-    (r"iphone|\bmobi|\(phone; |opera (?:mini|mobi)", "smartphone"),
+    (r"lumia|palmsource|palmos|iphone|\bdv\(iph|\bmobi|\(phone; |opera (?:mini|mobi)", "smartphone"),
+    # The phones of before, which the words above have not told yet.
+    (
+        r"up\.browser|wap[ _]browser|/obigo|\bmaui|^docomo/|^j-phone/|^kddi-|jig browser|\bmre/",
+        "feature phone",
+    ),
 )
 _kinds_in: Final = one_pass(pattern for pattern, _ in _KINDS)
 
 _KIND_BY_PLATFORM: Final = (  # what is left: the kind of nearly every device with that system
-    dict.fromkeys(("windows phone", "windows mobile", "blackberry", "symbian", "bada"), "smartphone")
+    dict.fromkeys(("windows phone", "windows mobile", "blackberry", "symbian", "bada", "webos"), "smartphone")
     | dict.fromkeys(("firefox os", "meego", "maemo", "sailfish os"), "smartphone")
     | dict.fromkeys(("kaios", "series 40", "java me", "brew"), "feature phone")
     | dict.fromkeys(("windows", "mac", "gnu/linux", "chrome os", "haiku", "beos", "os/2"), "desktop")
@@ -103,7 +122,7 @@ _SHORT: Final = 7  # letters of a model: "X30", "8110"
 # What ua-parser writes where it finds no model. "K" is what Chrome writes instead of one.
 _NO_MODELS: Final = (
     frozenset({"K", "Smartphone", "Tablet", "Feature Phone", "iOS-Device", "Mac", "Kbd", "Touch"})
-    | frozenset({"SMART-TV", "Web0S SmartTV"})
+    | frozenset({"SMART-TV", "Web0S SmartTV", "HbbTV"})
     | frozenset({"Kindle", "Browser"})  # for every Silk and Huawei Browser, which do say their model:
 )
 _MODEL: Final = re.compile(r"Android [\d.]+; (?:HarmonyOS; )?([A-Z]{2}[\w-]+)(?: Build/|[;)])")
@@ -143,12 +162,14 @@ def device_of(user_agent: bytes) -> Device:
 
 
 def _kind(agent: bytes, platform: str, name: str | None) -> str | None:
-    found = _kinds_in(agent.lower())
+    agent = agent.lower()
+    found = _kinds_in(agent)
     if found:
         return _KINDS[min(found)][1]
     if platform == "android":
-        # Browsers write "Mobile" on phones only; other apps write neither, but their model.
-        if b"AppleWebKit" in agent:
+        # Browsers write "Mobile" on phones only; other apps, and the browsers in them, write neither "Mobile" nor
+        # "Safari", but their model.
+        if b"applewebkit" in agent and b"safari/" in agent:
             return "tablet"
         return "smartphone" if name else None
     return _KIND_BY_PLATFORM.get(platform)
@@ -162,8 +183,8 @@ def _name(model: Model | None, agent: str) -> str | None:
         return said[1] if said else None
     if model.brand == "Apple":  # "iPhone14,5" is an iPhone
         return next((name for start, name in _APPLE.items() if model.model.startswith(start)), model.model)
-    if f"moto {model.model}" in agent:
-        return f"moto {model.model}"
+    if f"moto {model.model}" in agent or f"moto{model.model}" in agent:  # "moto g(7)", "motorola edge 20"
+        return f"moto {model.model}" if f"moto {model.model}" in agent else f"moto{model.model}"
     # A short model says little without its maker, whom only the agent knows for sure: "Nokia 8110".
     if model.brand and len(model.model) < _SHORT and model.brand.lower() in agent.lower():
         return f"{model.brand} {model.model}"
