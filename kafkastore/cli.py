@@ -1,7 +1,6 @@
 """The `kafkastore` command."""
 
 import asyncio
-import json
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Annotated
@@ -20,7 +19,8 @@ from kafkastore.metrics import FAMILIES, samples_of
 from kafkastore.pipeline import Pipeline, Resolve
 from kafkastore.queue import Queue
 from kafkastore.settings import KafkastoreSettings
-from kafkastore.tail import readable, tail
+from kafkastore.stored import Wanted, as_json, readable
+from kafkastore.tail import tail
 from kafkastore.visitor_keys import DailyKeys
 from process import watch
 from process.finding import report
@@ -113,18 +113,38 @@ def tail_command(
         list[str] | None, typer.Argument(help="Topics without the prefix; none: all of ours.")
     ] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     from_beginning: Annotated[
         bool, typer.Option("--from-beginning", help="Begin with the oldest event.")
     ] = False,
+    link: Annotated[
+        list[str] | None, typer.Option("--link", help="Only this link, by number or slug; may be repeated.")
+    ] = None,
+    platform: Annotated[
+        list[str] | None,
+        typer.Option("--platform", help="Only this platform: ios, android, …; may be repeated."),
+    ] = None,
+    country: Annotated[
+        list[str] | None, typer.Option("--country", help="Only this country: DE, …; may be repeated.")
+    ] = None,
+    bots: Annotated[
+        bool | None, typer.Option("--bots/--people", help="Bots only, or people only.", show_default=False)
+    ] = None,
 ) -> None:
     """Follow topics in the terminal."""
     settings = settings_or_exit(KafkastoreSettings)
+    wanted = Wanted(
+        links=frozenset(link or ()),
+        platforms=frozenset(name.lower() for name in platform or ()),
+        countries=frozenset(code.upper() for code in country or ()),
+        bots=bots,
+    )
 
     async def follow() -> int:
         stop = stop_on_signals()
         async for record in tail(settings, topics or None, stop, from_beginning=from_beginning):
-            typer.echo(json.dumps(record.value, ensure_ascii=False) if as_json else readable(record))
+            if wanted.fits(record):
+                typer.echo(as_json(record) if json else readable(record))
         return 0
 
     run(follow)

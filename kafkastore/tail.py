@@ -1,17 +1,16 @@
-"""Follow the topics: what is stored, as a line that a person can read."""
+"""Follow the topics: what is stored, as it comes."""
 
 import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from aiokafka import AIOKafkaConsumer
 
 from kafkastore.connection import PublishError, connection, start
 from kafkastore.settings import KafkastoreSettings
+from kafkastore.stored import Stored
 from kafkastore.topics import existing_topics, topics_of
 from process.logs import log
 from process.run import CannotStartError
@@ -23,20 +22,6 @@ _STOP_SECONDS: Final = 2.0
 
 _TOPICS_MS: Final = 200
 """Between looks for topics that are not there yet: they are created when a kafkastore first runs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A record as a reader of the topic sees it."""
-
-    topic: str
-    """Without the prefix."""
-    at_ms: int
-    """The record's time: the click's."""
-    value: dict[str, Any] | None
-    """None for a dead letter, whose value is the raw line."""
-    raw: bytes
-    headers: dict[str, bytes]
 
 
 async def tail(
@@ -110,27 +95,3 @@ async def _until_there(settings: KafkastoreSettings, topics: Sequence[str], stop
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_TOPICS_MS / 1000):
                 await stop.wait()
-
-
-def readable(record: Stored) -> str:
-    """Give one line: `02:03:10 clicks link=1 summer-sale ios DE lag=0.1s`."""
-    time = datetime.fromtimestamp(record.at_ms / 1000, UTC).strftime("%H:%M:%S")
-    if record.value is None:
-        reason = record.headers.get("reason", b"").decode("utf-8", "replace")
-        return f"{time} {record.topic} {reason}: {record.raw[:80]!r}"
-    value = record.value
-    what: dict[str, list[Any]] = {
-        "click": [f"link={value.get('link_id')}", value.get("slug")],
-        "referral": [f"domain={value.get('domain')}", value.get("path")],
-        "inapp": [f"event={value.get('event')}"],
-        "orphan": [value.get("reason"), value.get("path")],
-    }
-    bot = value["bot_class"] and f"bot={value['bot_name'] or value['bot_class']}"
-    said = [
-        *what.get(value["event_type"], []),
-        value["platform"],
-        value["country"],
-        bot,
-        f"lag={value['klag_ms'] / 1000:.1f}s",
-    ]
-    return " ".join([time, record.topic, *(word for word in said if word)])

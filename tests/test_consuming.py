@@ -1,4 +1,4 @@
-"""docs/consuming.md: its samples are the published events, and its recipes show what was committed and nothing else."""
+"""docs/consuming.md: its samples are the published events, its recipes show what was committed and nothing else."""
 
 import json
 import os
