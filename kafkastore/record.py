@@ -1,18 +1,16 @@
 """The Kafka value: one flat JSON object a type, every key always there, in the order consumers read them."""
 
-from dataclasses import dataclass
+from functools import cache
 from typing import Final, Literal
 
 import msgspec
 
 ValueFormat = Literal["json", "adtekio"]
-CONTENT_TYPES: Final = {"json": b"application/json", "adtekio": b"text/plain"}
 
 Params = dict[str, str | list[str | None] | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True):
     """What goes to Kafka."""
 
     topic: str
@@ -174,14 +172,29 @@ encode_value = msgspec.json.Encoder().encode
 
 
 def cloud_event_headers(
-    topic: str, event_type: str, event_id: str, time: str, content_type: bytes
+    topic: str, event_type: str, event_id: str, time: str, value_format: ValueFormat
 ) -> list[tuple[str, bytes]]:
     """Give the headers of CloudEvents 1.0 in Kafka's binary content mode."""
     return [
-        ("ce_specversion", b"1.0"),
+        _VERSION,
         ("ce_id", event_id.encode()),
-        ("ce_source", f"/onward/{topic}".encode()),
-        ("ce_type", f"onward.{event_type}".encode()),
+        _source(topic),
+        _TYPES[event_type],
         ("ce_time", time.encode()),
-        ("content-type", content_type),
+        _CONTENT_TYPES[value_format],
     ]
+
+
+_VERSION: Final = ("ce_specversion", b"1.0")
+_TYPES: Final = {
+    name: ("ce_type", f"onward.{name}".encode()) for name in ("click", "referral", "inapp", "orphan")
+}
+_CONTENT_TYPES: Final = {
+    "json": ("content-type", b"application/json"),
+    "adtekio": ("content-type", b"text/plain"),
+}
+
+
+@cache  # topics are few: they are settings
+def _source(topic: str) -> tuple[str, bytes]:
+    return ("ce_source", f"/onward/{topic}".encode())

@@ -4,15 +4,28 @@ import hmac
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv6Address, ip_address
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Final
 
-_IPV4_PREFIX: Final = 24
-_IPV6_PREFIX: Final = 48
+_IPV6_NETWORK_BYTES: Final = 6
+_ZEROS: Final = bytes(10)
 
 
 def address_of(text: str) -> str | None:
     """Give an address in RFC 5952 form, an IPv4-mapped one as IPv4; None for what is no address."""
+    try:
+        if ":" not in text:
+            inet_pton(AF_INET, text)  # as strict as `ipaddress`, and ten times faster
+            return text
+        packed = inet_pton(AF_INET6, text)
+    except (OSError, ValueError):
+        return _address_of(text)  # a zone, or no address
+    # The C library has a form of its own for addresses that are all zeros up to an IPv4 one.
+    return _address_of(text) if packed.startswith(_ZEROS) else inet_ntop(AF_INET6, packed)
+
+
+def _address_of(text: str) -> str | None:
     try:
         address = ip_address(text)
     except ValueError:
@@ -31,9 +44,10 @@ def visitor_id(address: str, user_agent: bytes, seconds: int, key: bytes | None 
 
 
 def masked(address: str) -> str:
-    """Give the address's network: /24 for IPv4, /48 for IPv6."""
-    prefix = _IPV6_PREFIX if ":" in address else _IPV4_PREFIX
-    return str(ip_network(f"{address}/{prefix}", strict=False).network_address)
+    """Give the network of an address in RFC 5952 form: /24 for IPv4, /48 for IPv6."""
+    if ":" not in address:
+        return f"{address.rpartition('.')[0]}.0"
+    return inet_ntop(AF_INET6, inet_pton(AF_INET6, address)[:_IPV6_NETWORK_BYTES] + _ZEROS)
 
 
 @lru_cache(maxsize=8)  # events come in the order of time: today, and yesterday about midnight
