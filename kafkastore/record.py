@@ -10,7 +10,7 @@ ValueFormat = Literal["json", "adtekio"]
 Params = dict[str, str | list[str | None] | None]
 
 
-class Record(msgspec.Struct, frozen=True):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """What goes to Kafka."""
 
     topic: str
@@ -21,7 +21,7 @@ class Record(msgspec.Struct, frozen=True):
     headers: list[tuple[str, bytes]]
 
 
-class ClickValue(msgspec.Struct, frozen=True):
+class ClickValue(msgspec.Struct, frozen=True, gc=False):
     """A click, as `click/1`."""
 
     schema: str
@@ -71,7 +71,7 @@ class ClickValue(msgspec.Struct, frozen=True):
     klag_ms: int
 
 
-class ReferralValue(msgspec.Struct, frozen=True):
+class ReferralValue(msgspec.Struct, frozen=True, gc=False):
     """A page view that came from another host, as `referral/1`."""
 
     schema: str
@@ -105,7 +105,7 @@ class ReferralValue(msgspec.Struct, frozen=True):
     klag_ms: int
 
 
-class InAppValue(msgspec.Struct, frozen=True):
+class InAppValue(msgspec.Struct, frozen=True, gc=False):
     """An event that an app reported, as `inapp/1`."""
 
     schema: str
@@ -137,7 +137,7 @@ class InAppValue(msgspec.Struct, frozen=True):
     klag_ms: int
 
 
-class OrphanValue(msgspec.Struct, frozen=True):
+class OrphanValue(msgspec.Struct, frozen=True, gc=False):
     """A visit whose link is not there, or not now, as `orphan/1`."""
 
     schema: str
