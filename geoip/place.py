@@ -9,6 +9,7 @@ Three layouts are in use. `layout_of` tells which by one record; the function it
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 Layout = Callable[[Mapping[str, Any]], "Place"]
@@ -79,7 +80,12 @@ def _region(record: Mapping[str, Any]) -> str | None:
 
 
 def _country(code: object) -> str | None:
-    if not isinstance(code, str) or len(code) != len("DE") or not (code.isascii() and code.isalpha()):
+    return _known_country(code) if isinstance(code, str) else None
+
+
+@lru_cache(maxsize=1024)  # there are 250
+def _known_country(code: str) -> str | None:
+    if len(code) != len("DE") or not (code.isascii() and code.isalpha()):
         return None
     code = code.upper()
     return None if code in NO_COUNTRY else code

@@ -65,7 +65,7 @@ _IDENTIFYING: Final = frozenset(
 
 _TIME_LETTERS: Final = len("2026-01-31T12:00:00.123Z")
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_DIGITS: Final = re.compile(r"[0-9]{1,18}")
+_MOST_DIGITS: Final = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,13 +197,9 @@ def _add_whereabouts(
 
 
 def _kept_address(address: str, policy: Policy) -> str | None:
-    match policy.ip_privacy:
-        case "full":
-            return address
-        case "none":
-            return None
-        case "mask":
-            return masked(address)
+    if policy.ip_privacy == "mask":
+        return masked(address)
+    return address if policy.ip_privacy == "full" else None
 
 
 def _value(of: type[_Value], fields: _Fields) -> _Value:
@@ -271,7 +267,7 @@ def _milliseconds(clicked_at: str | None, seconds: int) -> int:
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text and _DIGITS.fullmatch(text) else None
+    return int(text) if text and len(text) <= _MOST_DIGITS and text.isascii() and text.isdigit() else None
 
 
 def _last(value: Text) -> str | None:

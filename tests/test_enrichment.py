@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,44 @@ def test_the_text_shows_no_more_of_an_address_or_of_who_wishes_not_to_be_tracked
 )
 def test_an_address_is_masked_to_its_network(address, network):
     assert masked(address_of(address)) == network
+
+
+@given(st.one_of(st.ip_addresses().map(str), st.ip_addresses(v=6).map(lambda one: one.exploded), st.text()))
+def test_an_address_is_read_and_masked_as_the_standard_library_does(text):
+    try:
+        address = ip_address(text)
+    except ValueError:
+        assert address_of(text) is None
+        return
+    address = getattr(address, "ipv4_mapped", None) or address
+    assert address_of(text) == str(address).partition("%")[0]
+    network = ip_network(f"{address_of(text)}/{24 if address.version == 4 else 48}", strict=False)
+    assert masked(address_of(text)) == str(network.network_address)
+
+
+@pytest.mark.parametrize(
+    "address", ["::", "::1", "::1.2.3.4", "::ffff:1.2.3.4", "0:0:5::", "1:0:0:2:0:0:0:3"]
+)
+def test_an_address_of_many_zeros_is_written_as_everywhere(address):
+    expected = "1.2.3.4" if "ffff" in address else str(ip_address(address))
+    assert address_of(address) == expected
+
+
+@pytest.mark.parametrize(
+    ("topic", "path"), [("clicks", "/t/click"), ("referrals", "/t/referral"), ("orphans", "/t/orphan")]
+)
+def test_a_line_cannot_tell_what_is_found_out(topic, path):
+    names = {name for schema in VALIDATORS.values() for name in schema.schema["properties"]}
+    line = Event(
+        "203.0.113.42", 1769860800, topic, path, encode_params(dict.fromkeys(names, b"forged")), IPHONE
+    )
+    record = record_of(line, place_of=berlin)
+    found = {name for name, value in json.loads(record.value).items() if value == "forged"}
+    ours = {"slug", "trigger", "ad", "adgroup", "adid", "attr_window_from", "attr_window_till", "campaign"}
+    ours |= {"click", "created_at", "idfa_comb", "lookup_key", "network", "partner_data", "redirect_url"}
+    ours |= {"reqparams", "referer", "domain", "registrable_domain", "host", "path", "reason"}
+    ours |= {f"utm_{word}" for word in ("source", "medium", "campaign", "term", "content")}
+    assert found <= ours
 
 
 def test_the_visitor_id_is_the_published_one():

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from collector.click import Click, Orphan, Visit
-from collector.event import Event, MalformedEventError, decode_params, decode_query, encode_params
+from collector.event import (
+    Event,
+    MalformedEventError,
+    decode_last_texts,
+    decode_params,
+    decode_query,
+    decode_texts,
+    encode_params,
+)
 from collector.platform import platform_of
 from links.link import Link, link_of
 
@@ -226,4 +234,28 @@ def test_a_click_is_encoded_as_if_a_dict_were_sorted_and_quoted(
     assert {name: known.get(name) for name in expected} == {
         name: value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
         for name, value in expected.items()
+    }
+
+
+PIECES = st.lists(
+    st.sampled_from(
+        [*"ab=&+% é;[", "%3A", "%253A", "%2", "%3D", "%26", "%C3%BC", "%FF", "%2F", "%20"],
+    )
+)
+
+
+@given(PIECES.map("".join))
+def test_text_is_decoded_as_bytes_are(query):
+    def text(value):
+        return None if value is None else value.decode("utf-8", "replace")
+
+    expected = {
+        text(name): list(map(text, value)) if isinstance(value, list) else text(value)
+        for name, value in decode_params(query.encode()).items()
+    }
+    last = {name: value[-1] if isinstance(value, list) else value for name, value in expected.items()}
+    assert decode_texts(query) == expected
+    found = decode_last_texts(query.encode())
+    assert {name: value for name, value in found.items() if name} == {
+        name: value for name, value in last.items() if name
     }
