@@ -21,6 +21,7 @@ from pathlib import Path
 import aiohttp
 from confluent_kafka import Consumer, TopicPartition
 from cutting_proxy import CuttingProxy, cutting
+from kafka_reader import validate
 from processes import SCRIPTS, has_said, healthy, running
 from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
@@ -169,6 +170,8 @@ class Reader:
             for message in self._consumer.consume(10_000, timeout=0.1):
                 where = (message.topic(), message.partition())
                 if message.error() is None:
+                    if not found:
+                        validate(message)  # one a look: here they come by ten thousands
                     found.append(self._found(message))
                 elif message.error().name() == "_PARTITION_EOF":
                     at_end.add(where)
