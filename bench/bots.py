@@ -99,7 +99,7 @@ def corpora() -> list[Corpus]:
 
 
 def _held(agent: str) -> bool:
-    """Whether an agent is in the half that nobody looked at when rules were made."""
+    """Whether an agent is in the half that is for measuring, and not for making rules."""
     return sha256(agent.encode()).digest()[0] % 2 == 1
 
 
