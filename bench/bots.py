@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-import zipfile
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -44,21 +44,21 @@ def fetched(package: str) -> Path:
     """Fetch and unpack a package once; gives its folder."""
     folder = STORE / re.sub(r"\W+", "-", package)
     if not folder.exists():
-        archives = STORE / "archives"
-        archives.mkdir(parents=True, exist_ok=True)
-        if "==" in package:
-            pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
-            command = [*pip, "--dest", str(archives), package]
-        else:
-            command = ["npm", "pack", "--silent", "--pack-destination", str(archives), package]
-        before = set(archives.iterdir())
-        subprocess.run(command, check=True, timeout=FETCH_SECONDS, stdout=subprocess.DEVNULL)
-        (archive,) = set(archives.iterdir()) - before
-        if archive.suffix == ".whl":
-            with zipfile.ZipFile(archive) as wheel:
-                wheel.extractall(folder)
-        else:
-            shutil.unpack_archive(archive, folder, filter="data")
+        STORE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=STORE) as scratch:
+            if "==" in package:
+                pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
+                command = [*pip, "--dest", scratch, package]
+            else:
+                command = ["npm", "pack", "--silent", "--pack-destination", scratch, package]
+            subprocess.run(command, check=True, timeout=FETCH_SECONDS, stdout=subprocess.DEVNULL)
+            (archive,) = Path(scratch).iterdir()
+            whole = Path(scratch) / "unpacked"
+            if archive.suffix == ".whl":
+                shutil.unpack_archive(archive, whole, format="zip")
+            else:
+                shutil.unpack_archive(archive, whole, filter="data")
+            whole.rename(folder)
     return folder
 
 
