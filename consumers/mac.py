@@ -13,7 +13,7 @@ import msgspec
 from collector.event import encode_params, utc_time
 from consumers.attribution_events import Install, is_text
 from kafkastore.message import Message
-from kafkastore.record import CONTENT_TYPES, Record, cloud_event_headers, encode_value
+from kafkastore.record import Record, cloud_event_headers, encode_value
 
 MAC_PATH: Final = "/t/mac"
 
@@ -45,12 +45,13 @@ def mac_record(
     event_id: str, *, topic: str, key: bytes | None, value: bytes, at_ms: int, now_ms: int
 ) -> Record:
     """Give what goes to Kafka: the install's key and time."""
-    content_type = CONTENT_TYPES["adtekio" if is_text(value) else "json"]
     return Record(
         topic=topic,
         key=key,
         value=value,
         # A broker refuses times to come.
         timestamp_ms=min(at_ms, now_ms),
-        headers=cloud_event_headers(topic, "inapp", event_id, utc_time(at_ms), content_type),
+        headers=cloud_event_headers(
+            topic, "inapp", event_id, utc_time(at_ms), "adtekio" if is_text(value) else "json"
+        ),
     )
