@@ -8,16 +8,18 @@ from typing import Annotated
 
 import typer
 
-from consumers import attribution, clickhouse, totals
+from consumers import archive, attribution, clickhouse, totals
+from consumers.archive import Archive
 from consumers.attribution import Attribution
 from consumers.clickhouse import ClickHouse
 from consumers.loop import Loop
 from consumers.progress import FAMILIES, Progress
 from consumers.settings import ConsumersSettings
-from consumers.sink import Sink
+from consumers.sink import Sink, SinkAwayError
 from consumers.totals import Totals
 from kafkastore.connection import PublishError, connection
 from kafkastore.settings import KafkastoreSettings
+from kafkastore.topics import topics_of
 from links.database import LinkStoreError
 from process import watch
 from process.logs import log
@@ -30,7 +32,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Reads the topics: totals in SQL, every click in ClickHouse, installs matched to clicks.",
+    help="Reads the topics: totals in SQL, every click in ClickHouse, everything in an archive, installs matched to clicks.",
 )
 
 
@@ -40,6 +42,7 @@ class Consumer(StrEnum):
     TOTALS = totals.NAME
     CLICKHOUSE = clickhouse.NAME
     ATTRIBUTION = attribution.NAME
+    ARCHIVE = archive.NAME
 
 
 @app.callback()
@@ -49,7 +52,9 @@ def consumers() -> None:
 
 @app.command("run")
 def run_command(
-    name: Annotated[Consumer, typer.Argument(metavar="NAME", help="totals, clickhouse or attribution.")],
+    name: Annotated[
+        Consumer, typer.Argument(metavar="NAME", help="totals, clickhouse, archive or attribution.")
+    ],
     *,
     until_end: Annotated[
         bool, typer.Option("--until-end", help="End when everything is read; 1 if a partition stopped.")
@@ -97,7 +102,7 @@ async def _run(
 async def _sink(
     name: Consumer, kafka: KafkastoreSettings, settings: ConsumersSettings, progress: Progress
 ) -> AsyncIterator[Sink]:
-    sink: Totals | ClickHouse | Attribution
+    sink: Totals | ClickHouse | Attribution | Archive
     match name:
         case Consumer.TOTALS:
             try:
@@ -119,6 +124,18 @@ async def _sink(
                     wait_seconds=settings.attribution_wait_seconds,
                 )
             except LinkStoreError as error:
+                raise CannotStartError(f"{error}.") from None
+        case Consumer.ARCHIVE:
+            if settings.archive_url is None:
+                raise CannotStartError("Nobody says where the archive is: set ARCHIVE_URL.")
+            try:
+                sink = Archive(
+                    settings.archive_url,
+                    topics_of(kafka),
+                    seconds=settings.archive_seconds,
+                    file_bytes=settings.archive_bytes,
+                )
+            except SinkAwayError as error:
                 raise CannotStartError(f"{error}.") from None
     try:
         yield sink

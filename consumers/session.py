@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final
@@ -12,7 +12,7 @@ from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from consumers.progress import Progress
-from consumers.sink import Batch, MovedError, RefusedError, Sink, SinkAwayError, Span
+from consumers.sink import Batch, Gathers, MovedError, RefusedError, Sink, SinkAwayError, Span
 from process.logs import log
 
 MOST_RECORDS: Final = 20_000
@@ -63,10 +63,12 @@ class Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
                 continue
             batch = await self._next_batch()
             if batch.spans:
-                await self._hand_over(batch)
+                await self._hand_over(self._write(batch))
             if self._placed:
                 self._look_ahead()
-                if self.until_end and self._at_end():
+                at_end = self.until_end and self._at_end()
+                await self._settle(everything=at_end)
+                if at_end and self._placed:
                     return True
             if batch.spans and sum(self.progress.lag.values()) < MOST_RECORDS:
                 await pause(stop, self.sink.rest_seconds)
@@ -150,10 +152,15 @@ class Session(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
                 cure=f"accept the loss and go on at the oldest: consumers run {self.progress.consumer} --skip-lost",
             )
 
-    async def _hand_over(self, batch: Batch) -> None:
-        """Give a batch to the sink; if that fails, the sink is asked where it is before anything more is read."""
+    async def _settle(self, *, everything: bool) -> None:
+        """Let a sink that gathers write what is due, though nothing may have come."""
+        if isinstance(self.sink, Gathers):
+            await self._hand_over(self.sink.settle(everything=everything))
+
+    async def _hand_over(self, step: Coroutine[Any, Any, None]) -> None:
+        """Have the sink do something; if that fails, it is asked where it is before anything more is read."""
         try:
-            await self._write(batch)
+            await step
         except SinkAwayError as error:
             self.progress.failed["away"] += 1
             self._pause(error)

@@ -29,6 +29,13 @@ def _clickhouse_url(value: SecretStr) -> SecretStr:
     return value
 
 
+def _archive_url(value: SecretStr) -> SecretStr:
+    parts = urlsplit(value.get_secret_value())
+    if parts.scheme not in ("", "file", "s3", "gs", "az") or not (parts.netloc or parts.path.strip("/")):
+        raise ValueError("this is no folder, s3://bucket/…, gs://bucket/… or az://account/container/…")
+    return value
+
+
 class ConsumersSettings(Settings, MetricsSettings):
     """What `consumers run` reads from the environment."""
 
@@ -52,4 +59,17 @@ class ConsumersSettings(Settings, MetricsSettings):
     clickhouse_url: Annotated[SecretStr, AfterValidator(_clickhouse_url)] | None = Field(
         None,
         description="ClickHouse's HTTP interface, for consumers run clickhouse: http(s)://user:password@host:port/database",
+    )
+    archive_url: Annotated[SecretStr, AfterValidator(_archive_url)] | None = Field(
+        None,
+        description="where consumers run archive writes: a folder, s3://bucket/…, gs://bucket/… or az://account/container/…",
+    )
+    archive_seconds: int = Field(
+        300, ge=1, le=86_400, description="how long an event waits at most until its file is written"
+    )
+    archive_bytes: int = Field(
+        16 * 1024 * 1024,
+        ge=64 * 1024,
+        le=256 * 1024 * 1024,
+        description="size at which a file is written earlier; about four times as much is held in memory at most",
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from aiokafka import TopicPartition
 
@@ -88,4 +88,13 @@ class Sink(Protocol):
 
     async def bury(self, batch: Batch, reason: str) -> None:
         """Write a batch of one record, that was refused, as a dead letter. Raises MovedError."""
+        ...
+
+
+@runtime_checkable
+class Gathers(Protocol):
+    """A sink that keeps batches for a while: a batch that it took is in it only when it has settled."""
+
+    async def settle(self, *, everything: bool) -> None:
+        """Write what is due, or everything. Raises SinkAwayError, MovedError."""
         ...
