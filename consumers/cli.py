@@ -11,6 +11,7 @@ import typer
 from consumers import archive, attribution, clickhouse, totals
 from consumers.archive import Archive
 from consumers.attribution import Attribution
+from consumers.archive_cli import reconcile_command, replay_command
 from consumers.clickhouse import ClickHouse
 from consumers.loop import Loop
 from consumers.progress import FAMILIES, Progress
@@ -34,6 +35,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Reads the topics: totals in SQL, every click in ClickHouse, everything in an archive, installs matched to clicks.",
 )
+
+
+app.command("reconcile")(reconcile_command)
+app.command("replay")(replay_command)
 
 
 class Consumer(StrEnum):
@@ -126,8 +131,6 @@ async def _sink(
             except LinkStoreError as error:
                 raise CannotStartError(f"{error}.") from None
         case Consumer.ARCHIVE:
-            if settings.archive_url is None:
-                raise CannotStartError("Nobody says where the archive is: set ARCHIVE_URL.")
             try:
                 sink = Archive(
                     settings.archive_url,

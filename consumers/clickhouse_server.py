@@ -2,7 +2,7 @@
 
 import asyncio
 import gzip
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -15,6 +15,9 @@ from consumers.sink import RefusedError, SinkAwayError
 _CONNECT_SECONDS: Final = 5.0
 _ANSWER_SECONDS: Final = 60.0
 """For a question: the position in a table of a billion rows is one of seconds."""
+
+_LONG: Final = aiohttp.ClientTimeout(total=None, connect=_CONNECT_SECONDS, sock_read=_ANSWER_SECONDS)
+"""For an answer of any length, as long as it goes on."""
 
 _ATTEMPTS: Final = 3
 _AGAIN_SECONDS: Final = 0.5
@@ -78,18 +81,38 @@ class ClickHouseServer:
             else:
                 return
 
+    async def lines(self, sql: str) -> AsyncIterator[bytes]:
+        """Give the lines of a long answer as they come; raises SinkAwayError. Each is to be looked at.
+
+        What goes wrong in the middle of it is a line, too.
+        """
+        try:
+            async with self._opened().post(
+                self._url, params={"database": self._database}, data=sql.encode(), timeout=_LONG
+            ) as answer:
+                if answer.status != HTTPStatus.OK:
+                    text = (await answer.read()).decode("utf-8", "replace").strip()[:_MOST_REASON]
+                    raise SinkAwayError(f"ClickHouse answers {answer.status}: {text}")
+                async for line in answer.content:
+                    yield line
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise SinkAwayError(f"ClickHouse gives no answer: {error!r}") from error
+
     async def close(self) -> None:
         """Close the connections."""
         if self._client is not None:
             await self._client.close()
 
-    async def _post(self, query: dict[str, str], body: bytes, headers: dict[str, str]) -> bytes:
+    def _opened(self) -> aiohttp.ClientSession:
         if self._client is None:
             timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS, connect=_CONNECT_SECONDS)
             self._client = aiohttp.ClientSession(headers=self._headers, timeout=timeout)
+        return self._client
+
+    async def _post(self, query: dict[str, str], body: bytes, headers: dict[str, str]) -> bytes:
         query = {"database": self._database, "wait_end_of_query": "1", **query}
         try:
-            async with self._client.post(self._url, params=query, data=body, headers=headers) as answer:
+            async with self._opened().post(self._url, params=query, data=body, headers=headers) as answer:
                 said = await answer.read()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise SinkAwayError(f"ClickHouse gives no answer: {error!r}") from error

@@ -60,9 +60,9 @@ class ConsumersSettings(Settings, MetricsSettings):
         None,
         description="ClickHouse's HTTP interface, for consumers run clickhouse: http(s)://user:password@host:port/database",
     )
-    archive_url: Annotated[SecretStr, AfterValidator(_archive_url)] | None = Field(
-        None,
-        description="where consumers run archive writes: a folder, s3://bucket/…, gs://bucket/… or az://account/container/…",
+    archive_url: Annotated[SecretStr, AfterValidator(_archive_url)] = Field(
+        SecretStr("var/archive"),
+        description="the archive: a folder, s3://bucket/…, gs://bucket/… or az://account/container/…",
     )
     archive_seconds: int = Field(
         300, ge=1, le=86_400, description="how long an event waits at most until its file is written"

@@ -72,6 +72,13 @@ class Publisher:
         """
         return await _within(PUBLISH_SECONDS, self._publish(outgoing), "publishing")
 
+    async def publish_records(self, records: Mapping[int, Record]) -> None:
+        """Put records into Kafka, all in one transaction where there are any, without a checkpoint.
+
+        Raises PublishError, also where Kafka refuses one; then this publisher is done.
+        """
+        await _within(PUBLISH_SECONDS, self._publish_records(records), "publishing")
+
     async def attempt(self, pieces: Sequence[Piece]) -> list[Answer]:
         """Try what Kafka takes, in a transaction left open; raises PublishError. This publisher is done.
 
@@ -108,6 +115,14 @@ class Publisher:
         self._all_taken(outgoing, self._learn(answers_of(pieces, results)))
         await self._producer.commit_transaction()
         return checkpoint
+
+    async def _publish_records(self, records: Mapping[int, Record]) -> None:
+        answers = await self._attempt(await self._pieces(records))
+        for answer in answers:
+            if answer.verdict is not Verdict.TAKEN:
+                raise PublishError(f"Kafka refuses a record of {answer.piece.topic}: {answer.error!r}")
+        if self.transactions:
+            await self._producer.commit_transaction()
 
     def _all_taken(self, outgoing: Outgoing, answers: Sequence[Answer]) -> None:
         if any(answer.verdict is not Verdict.TAKEN for answer in answers):

@@ -60,6 +60,12 @@ async def existing_topics(settings: KafkastoreSettings) -> set[str]:
         return set(await admin.list_topics())
 
 
+async def partitions_by_topic(settings: KafkastoreSettings) -> dict[str, int]:
+    """Tell how many partitions each topic has, with its prefix; creates none. Raises PublishError."""
+    async with _admin(settings) as admin:
+        return {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics()}
+
+
 async def look_at_cluster(settings: KafkastoreSettings) -> Cluster:
     """Look at the topics there are and ask whether the others could be created; raises PublishError."""
     async with _admin(settings) as admin:

@@ -82,10 +82,15 @@ def milliseconds(at):
     return round(at.replace(tzinfo=UTC).timestamp() * 1000)
 
 
+def files_of(directory):
+    """Give the files that hold records."""
+    return sorted(Path(directory).glob("[!_]*/*/*/*.jsonl.gz"))
+
+
 def in_archive(directory):
     """Count what the files of an archive hold, in the shape of `in_kafka`; each file must say what it holds."""
     found = Counter()
-    for path in sorted(Path(directory).glob("[!_]*/*/*/*.jsonl.gz")):
+    for path in files_of(directory):
         topic, day, partition, name = path.relative_to(directory).parts
         lines = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
         first, last = map(int, name.partition(".")[0].split("-"))
@@ -104,9 +109,7 @@ def record_of(raw, line):
         begin = text.index('"value":') + len('"value":')
         _, end = json.JSONDecoder().raw_decode(text, begin)
         value = text[begin:end]
-    headers = tuple(
-        (name, unpacked(text, *encoded if encoded else (None,))) for name, text, *encoded in line["headers"]
-    )
+    headers = tuple((name, unpacked(text, *encoded or (None,))) for name, text, *encoded in line["headers"])
     return (
         line["topic"],
         line["partition"],

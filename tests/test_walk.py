@@ -4,6 +4,7 @@ Imports nothing of ours: whatever is known here, a stranger can know.
 """
 
 import contextlib
+import gzip
 import json
 import os
 import re
@@ -63,6 +64,7 @@ def environ(tmp_path, redis_server, apache_kafka, topic_prefix):
         "JOURNAL_DIR": str(tmp_path / "journal"),
         "CLICKHOUSE_URL": f"http://127.0.0.1:{free_port()}",  # away: that consumer waits
         "ARCHIVE_URL": str(tmp_path / "archive"),
+        "ARCHIVE_SECONDS": "1",
         "TRUSTED_PROXIES": "1",
         "TZ": "Europe/Berlin",
     }
@@ -148,6 +150,8 @@ def test_three_clicks_are_redirected_and_read_back_from_kafka_whole(
             assert status == 307
             assert sent["Location"] == LINK["target_url"].get(platform, LINK["target_url"]["default"])
         records = until(lambda: three_clicks(apache_kafka.bootstrap, topic_prefix))
+        archived = until(lambda: list((tmp_path / "archive" / f"{topic_prefix}clicks").glob("*/*/*.gz")))
+    assert sum(len(gzip.decompress(file.read_bytes()).splitlines()) for file in archived) == 3
     expected_keys = list(
         json.loads((ROOT / "tests/data/events.jsonl").read_text("utf-8").splitlines()[0])["value"]
     )
