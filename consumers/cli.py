@@ -10,8 +10,8 @@ import typer
 
 from consumers import archive, attribution, clickhouse, totals
 from consumers.archive import Archive
-from consumers.attribution import Attribution
 from consumers.archive_cli import reconcile_command, replay_command
+from consumers.attribution import Attribution
 from consumers.clickhouse import ClickHouse
 from consumers.loop import Loop
 from consumers.progress import FAMILIES, Progress
@@ -33,7 +33,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Reads the topics: totals in SQL, every click in ClickHouse, everything in an archive, installs matched to clicks.",
+    help="Reads the topics: totals in SQL, clicks in ClickHouse, all of it in an archive, attribution of installs.",
 )
 
 
