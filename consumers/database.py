@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from consumers.migrate import migrate
+from consumers.migrate import CONSUMER_STEPS
 from consumers.sink import RefusedError, SinkAwayError
 from links.database import LinkStoreError, open_engine, said
 from links.store import LinkStore
@@ -36,7 +36,7 @@ class Database:
         try:
             with _said("the tables cannot be made"):
                 await links.prepare()
-                await migrate(self.engine)
+                await CONSUMER_STEPS.go(self.engine)
         finally:
             await links.close()
         self._prepared = True

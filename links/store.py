@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from links.database import LinkStoreError, open_engine, said, upsert
 from links.link import LARGEST_ID, Link, assigned, link_of, record_of
-from links.migrate import is_current, migrate, version_of
+from links.migrate import LINK_STEPS
 from links.plan import Plan, batches, plan_of
 from links.rows import BEGINNING, COLUMNS, Changes, Position, changes_of
 from links.schema import LINKS, REVISION
@@ -41,17 +41,17 @@ class LinkStore:
             with said("the folder of the links' database cannot be made"):
                 Path(str(self._engine.url.database)).parent.mkdir(parents=True, exist_ok=True)
         with said("the database of links cannot be used"):
-            return await version_of(self._engine)
+            return await LINK_STEPS.version(self._engine)
 
     async def is_prepared(self) -> bool:
         """Tell whether the tables are as this release needs them."""
-        return is_current(await self.version())
+        return LINK_STEPS.are_done(await self.version())
 
     async def prepare(self) -> None:
         """Create the tables, or bring them to what this release needs."""
         if not await self.is_prepared():
             with said("the tables of links cannot be made"):
-                await migrate(self._engine)
+                await LINK_STEPS.go(self._engine)
 
     async def last_revision(self) -> int | None:
         """Give the number of the last change; None when the counter is gone: somebody emptied the table."""

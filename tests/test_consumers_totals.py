@@ -40,7 +40,7 @@ from consumers_world import (
 from prometheus_client.parser import text_string_to_metric_families
 from test_consumers_counts import dead_value
 
-from consumers.migrate import STEPS, VERSION_TABLE
+from consumers.migrate import CONSUMER_STEPS
 from consumers.schema import METADATA, REFERRALS
 from consumers.sink import Batch, MovedError, SinkAwayError, Span
 from consumers.totals import Totals
@@ -498,7 +498,7 @@ async def test_the_migrations_make_the_tables_that_the_code_says(database_url):
 
     def differences(connection):
         options = {
-            "version_table": VERSION_TABLE,
+            "version_table": CONSUMER_STEPS.version_table,
             "include_schemas": dialect == "postgresql",
             "include_object": lambda thing, name, kind, _reflected, _other: (
                 not (kind == "table" and name.startswith("links"))
@@ -516,7 +516,7 @@ def test_the_steps_of_the_code_are_those_of_the_folder():
     config = Config()
     config.set_main_option("script_location", "consumers:migrations")
     steps = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
-    assert tuple(reversed(steps)) == STEPS
+    assert tuple(reversed(steps)) == CONSUMER_STEPS.names
 
 
 def test_an_unknown_consumer_is_wrong_use():

@@ -29,7 +29,7 @@ from embedded.ports import free_port
 from embedded.postgres import running_postgres
 from links.directory import LinkDirectory
 from links.link import UNNUMBERED, InvalidLinkError, draft_of, link_from_json, link_of, state_of
-from links.migrate import STEPS, VERSION_TABLE
+from links.migrate import LINK_STEPS
 from links.rows import BEGINNING
 from links.schema import METADATA
 from links.store import PAGE, LinkStore, LinkStoreError
@@ -352,7 +352,7 @@ async def test_a_row_that_is_no_link_is_named_and_hides_no_other(store, database
 
 async def test_the_migrations_end_where_the_schema_is(store):
     def difference(connection):
-        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        context = MigrationContext.configure(connection, opts={"version_table": LINK_STEPS.version_table})
         return compare_metadata(context, METADATA)
 
     async with store._engine.connect() as connection:
@@ -360,7 +360,7 @@ async def test_the_migrations_end_where_the_schema_is(store):
     config = Config()
     config.set_main_option("script_location", "links:migrations")
     steps = [step.revision for step in ScriptDirectory.from_config(config).walk_revisions()]
-    assert tuple(reversed(steps)) == STEPS
+    assert tuple(reversed(steps)) == LINK_STEPS.names
 
 
 async def test_a_database_older_than_migrations_keeps_its_links(database_url):
@@ -368,7 +368,7 @@ async def test_a_database_older_than_migrations_keeps_its_links(database_url):
     async with opened(database_url) as store:
         await store.prepare()
         await store.prepare()
-        assert await store.version() == STEPS[-1]
+        assert await store.version() == LINK_STEPS.names[-1]
         await store.assign({"id": 46, "slug": "old"})
         assert (await store.find("old")).target("ios") == "https://old.example/"
         assert await store.last_revision() == 2
@@ -410,7 +410,7 @@ async def test_many_processes_may_begin_at_once_on_an_empty_database(database_ur
     said = [(await process.communicate())[1] for process in processes]
     assert ([process.returncode for process in processes], said) == ([0] * 8, [b""] * 8)
     async with opened(database_url) as store:
-        assert (await store.version(), await store.last_revision()) == (STEPS[-1], 0)
+        assert (await store.version(), await store.last_revision()) == (LINK_STEPS.names[-1], 0)
 
 
 def test_a_start_with_nothing_to_migrate_does_not_import_alembic(tmp_path):

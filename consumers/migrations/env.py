@@ -2,13 +2,13 @@
 
 from alembic import context
 
-from consumers.migrate import VERSION_TABLE
+from consumers.migrate import CONSUMER_STEPS
 from consumers.schema import METADATA
 
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=METADATA,
-    version_table=VERSION_TABLE,
+    version_table=CONSUMER_STEPS.version_table,
 )
 with context.begin_transaction():
     context.run_migrations()
