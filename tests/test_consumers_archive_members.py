@@ -102,9 +102,6 @@ async def member(root, records, rng, faults):
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory):
     """Yield a server that speaks S3 and can be stopped and started, and the URL of a bucket there."""
-    pytest.importorskip(
-        "moto", reason="A server that speaks S3 is missing: pip install 'moto[s3]' flask flask-cors"
-    )
     port = free_port()
 
     def answers():
