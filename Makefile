@@ -9,8 +9,9 @@ READY := .venv/.ready
 run: $(READY)
 	@$(BIN)/python -m embedded
 
+# Two at a time, a file whole: most tests wait for servers most of the time. Each of the two has servers of its own.
 test: $(READY)
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses=2 --dist=loadfile
 
 setup: $(READY)
 

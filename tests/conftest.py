@@ -41,6 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
     seed = int(given) if given else secrets.randbits(32)
     config.stash[SEED] = seed
     config.option.hypothesis_seed = str(seed)
+    os.environ["TEST_SEED"] = str(seed)  # for the processes that share the work
 
 
 def pytest_report_header(config: pytest.Config) -> str:

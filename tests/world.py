@@ -27,7 +27,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from test_delivery import sent_once
 
 from embedded.kafka import Broker, KafkaServer
 from embedded.ports import free_port
@@ -47,6 +46,14 @@ PERSON = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) AppleWebKit/605
 BOT = "Googlebot/2.1 (+http://www.google.com/bot.html)"
 CLICK_SECONDS = 2.0
 """A visitor waits this long; whether such a click was recorded nobody knows."""
+
+
+async def sent_once(request, handler):
+    """Keep aiohttp's client from sending a GET again by itself when its connection breaks: that is another click."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectionError as error:
+        raise aiohttp.ClientConnectionError(str(error)) from error
 
 
 class Visitors:
