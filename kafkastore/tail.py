@@ -6,12 +6,12 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from kafkastore.connection import PublishError, connection, start
 from kafkastore.settings import KafkastoreSettings
 from kafkastore.stored import Stored
-from kafkastore.topics import existing_topics, topics_of
+from kafkastore.topics import existing_topics, partitions_by_topic, topics_of
 from process.logs import log
 from process.run import CannotStartError
 from process.tasks import end
@@ -74,7 +74,11 @@ async def _place(
     *,
     from_beginning: bool,
 ) -> None:
-    """Stand at the beginning or the end of every partition before anything is read; wait for topics to be there."""
+    """Stand at the beginning of every partition, or where it ends now; wait for topics to be there.
+
+    What a topic holds that was not there yet came after we began.
+    """
+    ends = {} if from_beginning else await _ends(consumer, settings, topics)
     await _until_there(settings, topics, stop)
     consumer.subscribe(topics)
     while set(topics) != {partition.topic for partition in consumer.assignment()}:
@@ -82,7 +86,20 @@ async def _place(
             async with asyncio.timeout(_TOPICS_MS / 1000):
                 await stop.wait()
                 return
-    await (consumer.seek_to_beginning() if from_beginning else consumer.seek_to_end())
+    for partition in consumer.assignment():
+        if partition in ends:
+            consumer.seek(partition, ends[partition])
+        else:
+            await consumer.seek_to_beginning(partition)
+
+
+async def _ends(
+    consumer: AIOKafkaConsumer, settings: KafkastoreSettings, topics: Sequence[str]
+) -> dict[TopicPartition, int]:
+    """Tell where the partitions end that are there."""
+    counts = await partitions_by_topic(settings)
+    there = [TopicPartition(topic, number) for topic in topics for number in range(counts.get(topic, 0))]
+    return dict(await consumer.end_offsets(there)) if there else {}
 
 
 async def _until_there(settings: KafkastoreSettings, topics: Sequence[str], stop: asyncio.Event) -> None:

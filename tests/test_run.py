@@ -28,7 +28,9 @@ def start(environ, directory):
     )
 
 
-def test_visitors_are_seen_and_the_books_close_on_the_second_run_too(environ, tmp_path):
+@pytest.mark.parametrize("kafka", ["in memory", "apache"])
+def test_visitors_are_seen_and_the_books_close_on_the_second_run_too(environ, tmp_path, kafka):
+    environ["EMBEDDED_KAFKA"] = kafka
     for _ in range(2):
         with start(environ, tmp_path) as run:
             said = []
