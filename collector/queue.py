@@ -7,11 +7,14 @@ script may touch them all on Redis Cluster too.
 
 import uuid
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+
+from collector.redis_leader import leader
+from process.redis_group import is_group, redis_group
 
 CLICK_QUEUE: Final = "click_queue"
 
@@ -59,15 +62,21 @@ def open_redis(url: str, *, tls_insecure: bool = False) -> Redis:
     A command whose reply was lost may have been carried out; whoever sent it asks, and decides.
     """
     insecure = {"ssl_cert_reqs": "none", "ssl_check_hostname": False}
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=16,  # a process has a handful of coroutines that talk to one Redis
-        timeout=REDIS_TIMEOUT_SECONDS,
-        socket_timeout=REDIS_TIMEOUT_SECONDS,
-        socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
-        retry=Retry(NoBackoff(), 0),
-        **(insecure if tls_insecure and url.startswith("rediss://") else {}),
-    )
+    options: dict[str, Any] = {
+        "socket_timeout": REDIS_TIMEOUT_SECONDS,
+        "socket_connect_timeout": REDIS_TIMEOUT_SECONDS,
+        **(insecure if tls_insecure and url.startswith("rediss") else {}),
+    }
+    bounds: dict[str, Any] = {
+        "max_connections": 16,  # a process has a handful of coroutines that talk to one Redis
+        "timeout": REDIS_TIMEOUT_SECONDS,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    if is_group(url):
+        connection_class, made_with = leader(redis_group(url), CLICK_QUEUE, options)
+        pool = BlockingConnectionPool(connection_class=connection_class, **bounds, **made_with)
+    else:
+        pool = BlockingConnectionPool.from_url(url, **bounds, **options)
     return Redis.from_pool(pool)
 
 

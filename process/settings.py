@@ -8,11 +8,22 @@ secret can also come from a file named by NAME_FILE.
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from redis.asyncio.connection import parse_url
+
+from process.redis_group import is_group, redis_group
 
 REDIS_SHARDS = "REDIS_URL_CLICKSTORE"
 
@@ -44,9 +55,13 @@ class MetricsSettings(BaseModel):
 
 
 def _redis_url(value: SecretStr) -> SecretStr:
-    if urlsplit(value.get_secret_value()).scheme not in ("redis", "rediss", "unix"):
+    url = value.get_secret_value()
+    if is_group(url):
+        redis_group(url)
+        return value
+    if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
         raise ValueError("this is no redis:// or rediss:// URL")
-    parse_url(value.get_secret_value())
+    parse_url(url)
     return value
 
 
@@ -57,7 +72,8 @@ class RedisSettings(BaseModel):
     """Where the queues are: the same for the collector and the kafkastore."""
 
     redis_url: _RedisUrl = Field(
-        SecretStr("redis://127.0.0.1:6379/0"), description="a redis:// or rediss:// URL"
+        SecretStr("redis://127.0.0.1:6379/0"),
+        description="a redis:// or rediss:// URL; redis+sentinel://host:26379,…/master or redis+cluster://host:6379,…",
     )
     redis_tls_url: _RedisUrl | None = Field(None, description="a rediss:// URL; used before REDIS_URL")
     redis_url_clickstore: tuple[_RedisUrl, ...] = Field(
@@ -67,6 +83,15 @@ class RedisSettings(BaseModel):
         default=False, description="1 accepts any certificate of a rediss:// server"
     )
     queues: int = Field(1, ge=1, le=64, description="queues on each Redis, 1 to 64")
+
+    @model_validator(mode="after")
+    def _one_queue_on_a_cluster(self) -> Self:
+        """Keys of two queues are on two nodes, and what kafkastores share of a Redis is on one."""
+        if self.queues > 1 and any("+cluster:" in url for url in self.redis_urls):
+            raise ValueError(
+                "QUEUES is more than 1 on Redis Cluster, where a queue has one node: set QUEUES=1."
+            )
+        return self
 
     @property
     def redis_urls(self) -> tuple[str, ...]:
