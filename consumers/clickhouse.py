@@ -21,7 +21,7 @@ from consumers.sink import Batch, RefusedError, SinkAwayError, Span
 NAME: Final = "clickhouse"
 
 _POSITIONS: Final = """
-SELECT kafka_topic, kafka_partition, max((next_offset, open_until)), max(behind_rows) FROM
+SELECT kafka_topic, kafka_partition, max(next_offset), max(open_until), max(behind_rows) FROM
 (
     SELECT kafka_topic, kafka_partition, next_offset, open_until, 0 AS behind_rows
     FROM link_clicks_positions WHERE kafka_cluster = {cluster}
@@ -40,7 +40,8 @@ class _Position(msgspec.Struct, frozen=True, array_like=True):
 
     topic: str
     partition: int
-    hint: tuple[int, int]
+    next_offset: int
+    open_until: int
     behind_rows: int
 
 
@@ -69,7 +70,9 @@ class ClickHouse:
         except RefusedError as error:  # these are no rows of anybody's
             raise SinkAwayError(str(error)) from error
         found = {
-            TopicPartition(row.topic, row.partition): position_of(*row.hint, row.behind_rows)
+            TopicPartition(row.topic, row.partition): position_of(
+                row.next_offset, row.open_until, row.behind_rows
+            )
             for row in map(_decode_position, answer.splitlines())
         }
         return {partition: found.get(partition, beginning) for partition, beginning in beginnings.items()}

@@ -79,8 +79,8 @@ CREATE TABLE IF NOT EXISTS link_clicks_positions
     kafka_cluster   LowCardinality(String),
     kafka_topic     LowCardinality(String),
     kafka_partition Int32,
-    next_offset     Int64 COMMENT 'all clicks before it are in link_clicks',
-    open_until      Int64 COMMENT 'some of those between next_offset and this may be missing'
+    next_offset     SimpleAggregateFunction(max, Int64) COMMENT 'all clicks before it are in link_clicks',
+    open_until      SimpleAggregateFunction(max, Int64) COMMENT 'some of those between next_offset and this may be missing'
 )
-ENGINE = ReplacingMergeTree(next_offset)
+ENGINE = AggregatingMergeTree
 ORDER BY (kafka_cluster, kafka_topic, kafka_partition);

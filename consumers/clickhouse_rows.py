@@ -93,10 +93,11 @@ def position_row(cluster_id: str, span: Span, next_offset: int) -> bytes:
 
 
 def position_of(next_offset: int, open_until: int, behind_rows: int) -> int:
-    """Tell where to go on.
+    """Tell where to go on: the highest of all positions, of all ends of spans, and the end of the highest row.
 
-    Behind the highest row, if that is from a span of one month, which was written whole before its position was;
-    else where the span began of which some months may be missing.
+    Behind the highest row, if that is behind every span of which some months may be missing: then it is from a span
+    of one month, which was written whole before its position was. Else at the position: a span may have been read
+    again in a shorter cut since, and behind that its rows are there of one month and not of another.
     """
     return behind_rows if behind_rows > open_until else next_offset
 

@@ -42,7 +42,6 @@ BOT = stored(bot_class="search", bot_name="Googlebot", country="US")
         (Wanted(bots=False), ["click", "referral", "orphan"]),
         (Wanted(bots=False, countries=frozenset({"US"})), []),
     ],
-    ids=str,
 )
 def test_only_what_fits_every_wish_is_shown(wanted, shown):
     records = {
