@@ -9,9 +9,9 @@ READY := .venv/.ready
 run: $(READY)
 	@$(BIN)/python -m embedded
 
-# Two at a time, a file whole: most tests wait for servers most of the time. Each of the two has servers of its own.
+# TEST_PROCESSES=2 takes half of the time and all of the machine: each of them has servers of its own.
 test: $(READY)
-	@$(BIN)/pytest --numprocesses=2 --dist=loadfile
+	@$(BIN)/pytest --numprocesses=$${TEST_PROCESSES:-0} --dist=loadfile
 
 setup: $(READY)
 

@@ -174,7 +174,7 @@ async def test_killed_at_random_points_every_install_is_there_once_in_sql_and_in
 ):
     traffic = Traffic(rng)
     values = {(topic, number): [] for topic in (CLICKS, "inapp") for number in range(2)}
-    for topic, value in traffic.events(1_500):
+    for topic, value in traffic.events(3_000):
         values[topic, rng.randrange(2)].append(json.dumps(value))
     file = tmp_path / "values.json"
     file.write_text(json.dumps([[*where, rows] for where, rows in values.items()]))
