@@ -70,10 +70,10 @@ async def _run() -> int:
         kafkastore = _child("kafkastore", "run", environ, lambda child: _has_said(child, "queue_owned"))
         collector.launch()
         stack.callback(collector.stop)
-        _finish(environ, "collector", "links", "import", str(LINKS))
         async with _stored_lines(environ, from_beginning=in_memory) as lines:
             kafkastore.launch()
             stack.callback(kafkastore.stop)
+            _finish(environ, "collector", "links", "import", str(LINKS))  # while both are starting
             collector.await_answer()
             kafkastore.await_answer()
             print(_start_up_block(environ, in_memory=in_memory), flush=True)
@@ -219,7 +219,11 @@ async def _stored_lines(environ: Environment, *, from_beginning: bool) -> AsyncI
     try:
         # From then on it misses nothing: of a topic that is still to be made it shows everything.
         begun = (b'"tail_started"', b'"tail_waits_for_topics"')
-        while reader.returncode is None and not any(event in log_file.read_bytes() for event in begun):
+        while (
+            not from_beginning
+            and reader.returncode is None
+            and not any(event in log_file.read_bytes() for event in begun)
+        ):
             await asyncio.sleep(_POLL_SECONDS)
         yield reader.stdout
     finally:
