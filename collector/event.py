@@ -216,6 +216,16 @@ def utc_time(at_ms: int) -> str:
     return f"{utc_seconds(at_ms // 1000)}.{at_ms % 1000:03d}Z"
 
 
+def milliseconds_of(clicked_at: str | None, seconds: int) -> int:
+    """Read the collector's time, which must fall into the event's second; else give the second's beginning."""
+    try:
+        at = datetime.fromisoformat(clicked_at or "")
+    except ValueError:
+        return seconds * 1000
+    milliseconds = round(at.timestamp() * 1000) if at.tzinfo else 0
+    return milliseconds if milliseconds // 1000 == seconds else seconds * 1000
+
+
 @lru_cache(maxsize=16)  # clicks come in the order of time: a handful of seconds are in use at once
 def utc_seconds(seconds: int) -> str:
     """Give a time as RFC 3339 in UTC without its zone."""

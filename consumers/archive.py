@@ -67,7 +67,7 @@ class Archive:
 
     async def bury(self, batch: Batch, reason: str) -> None:
         """Never asked for: nothing is refused."""
-        raise NotImplementedError(reason)
+        raise AssertionError(f"{batch.size} records were refused: {reason}")
 
     async def settle(self, *, everything: bool) -> None:
         """Write what is due, or everything that is gathered."""

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from collector.event import milliseconds_of
 from kafkastore.lookup_keys import lookup_keys
 from kafkastore.message import MalformedMessageError, Message, text_of
 from kafkastore.record import InAppValue
@@ -168,7 +169,7 @@ def _click_of_message(message: Message, value: bytes, text_id: str) -> Click | N
     return Click(
         event_id=text_id,
         lookup_key=key,
-        clicked_at_ms=_milliseconds(text_of(params, "clicked_at"), message.ts),
+        clicked_at_ms=milliseconds_of(text_of(params, "clicked_at"), message.ts),
         window_from=window[0],
         window_till=window[1],
         link_id=_number(text_of(params, "campaign_link_id")),
@@ -235,16 +236,6 @@ def _seconds(text: str) -> int | None:
     except ValueError:
         return None
     return int(at.timestamp()) if at.tzinfo else None
-
-
-def _milliseconds(clicked_at: str | None, seconds: int) -> int:
-    """Read the collector's time, which must fall into the message's second; else the second's beginning."""
-    try:
-        at = datetime.fromisoformat(clicked_at or "")
-    except ValueError:
-        return seconds * 1000
-    milliseconds = round(at.timestamp() * 1000) if at.tzinfo else 0
-    return milliseconds if milliseconds // 1000 == seconds else seconds * 1000
 
 
 def _number(text: str | None) -> int | None:

@@ -4,7 +4,6 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, Literal, TypeVar
 
@@ -22,6 +21,7 @@ from collector.event import (
     Text,
     decode_last_texts,
     decode_texts,
+    milliseconds_of,
     utc_seconds,
     utc_time,
 )
@@ -253,17 +253,8 @@ def _time_of(clicked_at: str | None, seconds: int) -> tuple[str, int]:
         milliseconds = clicked_at[20:23]
         if milliseconds.isdigit() and clicked_at == f"{utc_seconds(seconds)}.{milliseconds}Z":
             return clicked_at, seconds * 1000 + int(milliseconds)  # as the collector writes it
-    at_ms = _milliseconds(clicked_at, seconds)
+    at_ms = milliseconds_of(clicked_at, seconds)
     return utc_time(at_ms), at_ms
-
-
-def _milliseconds(clicked_at: str | None, seconds: int) -> int:
-    try:
-        at = datetime.fromisoformat(clicked_at or "")
-    except ValueError:
-        return seconds * 1000
-    milliseconds = round(at.timestamp() * 1000) if at.tzinfo else 0
-    return milliseconds if milliseconds // 1000 == seconds else seconds * 1000
 
 
 def _number(text: str | None) -> int | None:

@@ -28,8 +28,6 @@ from consumers.sink import Batch, RefusedError, SinkAwayError, Span
 from embedded.ports import free_port
 from embedded.server import Child, Program
 
-pytest.importorskip("chdb", reason="ClickHouse's engine is missing: pip install chdb-core-lite")
-
 KILLS = int(os.environ.get("KILLS", "2"))
 CLICKS = TopicPartition("clicks", 0)
 

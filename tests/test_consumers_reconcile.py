@@ -14,6 +14,7 @@ from confluent_kafka import TopicPartition as Until
 from confluent_kafka.admin import AdminClient
 from consumers_world import EXAMPLES, PARTITIONS, query, run_to_end, statements_of_the_docs
 from processes import running
+from test_consumers_clickhouse import Server
 
 from consumers.archive_cli import _range
 from consumers.identity import Kind, seen
@@ -75,8 +76,7 @@ def of_type(events, event_type):
 
 
 async def test_reconcile_says_who_lacks_which_events(topics, environ, root, tmp_path, rng):
-    clickhouse_module = pytest.importorskip("test_consumers_clickhouse")
-    server = clickhouse_module.Server(tmp_path / "clickhouse")
+    server = Server(tmp_path / "clickhouse")
     server.start()
     try:
         environ["CLICKHOUSE_URL"] = server.url
