@@ -4,7 +4,9 @@ Every wait has a bound: 5 s for a connection, for SQLite's lock and for a place 
 which is what an index over a million links may take. A driver is imported when it is used: PostgreSQL's costs 5 MB.
 """
 
+import asyncio
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -92,9 +94,23 @@ def upsert(table: Table, columns: Sequence[str], dialect: Dialect) -> Executable
 
 def _write_ahead(connection: Any, _record: Any) -> None:
     """Let readers and a writer in several processes work at the same time."""
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.close()
+    connection.run_async(_into_write_ahead)
+
+
+async def _into_write_ahead(connection: Any) -> None:
+    from sqlite3 import SQLITE_BUSY, OperationalError  # noqa: PLC0415
+
+    # Two that turn a new file at once both hold what the other waits for: SQLite refuses one of them at once,
+    # without the timeout that it grants elsewhere.
+    deadline = time.monotonic() + _CONNECT_SECONDS
+    while True:
+        try:
+            async with connection.execute("PRAGMA journal_mode=WAL"):
+                return
+        except OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(0.01)
 
 
 def _json(value: Any) -> str:

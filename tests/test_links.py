@@ -401,6 +401,16 @@ async def test_tables_are_made_once_however_the_steps_of_many_interleave(databas
         assert {await store.last_revision() for store in stores} == {0}
 
 
+async def test_a_new_file_that_another_process_writes_is_waited_for(tmp_path):
+    other = sqlite3.connect(tmp_path / "onward.db", isolation_level=None)
+    with contextlib.closing(other):
+        other.execute("BEGIN IMMEDIATE")  # SQLite refuses the write-ahead log at once meanwhile
+        asyncio.get_running_loop().call_later(0.2, other.rollback)
+        async with opened(f"sqlite:///{tmp_path}/onward.db") as store:
+            await store.prepare()
+            assert await store.last_revision() == 0
+
+
 async def test_many_processes_may_begin_at_once_on_an_empty_database(database_url):
     environ = os.environ | {"DATABASE_URL": database_url}
     argv = [str(SCRIPTS / "collector"), "links", "migrate"]
