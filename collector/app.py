@@ -81,6 +81,7 @@ class Collector:
     """How long they took, by route."""
     background: list[asyncio.Task[None]] = field(default_factory=list)
     """What runs as long as the process does; one that ends by itself ends the process."""
+    _noted: list[Event] = field(default_factory=list)
     _reported_at: float = 0.0
     _probed_at: float = 0.0
     _refuses: bool = False
@@ -91,21 +92,33 @@ class Collector:
         if lane is not None:
             await lane.safe()
 
-    def write_down(self, event: Event) -> Lane | None:
-        """Append an event to a journal; one that cannot be is counted, and never an error of the visitor's.
+    def write_down(self, *events: Event) -> Lane | None:
+        """Append events to a journal; one that cannot be is counted, and never an error of the visitor's.
 
-        Gives the lane that it takes.
+        Gives the lane that they take.
         """
         try:
-            lane = self.shipper.append(event.encode())
-        except JournalFullError:
-            self._drop("journal_full", "JOURNAL_MAX_BYTES are taken")
-        except OSError as error:
-            self._drop("journal_write", error.strerror or str(error))
-        else:
+            lane = self.shipper.append(*[event.encode() for event in events])
+        except (JournalFullError, OSError) as error:
+            if len(events) > 1:
+                for event in events:  # there may be room for some
+                    self.write_down(event)
+            else:
+                self._drop(error)
+            return None
+        for event in events:
             self.recorded[event.topic] += 1
-            return lane
-        return None
+        return lane
+
+    def note(self, event: Event) -> None:
+        """Have an event written down with the others of this turn, before any of its visitors is answered."""
+        self._noted.append(event)
+
+    def write_noted(self) -> None:
+        """Write down what was noted: one system call for all."""
+        if self._noted:
+            noted, self._noted = self._noted, []
+            self.write_down(*noted)
 
     def lanes(self) -> Iterator[tuple[int, str, Lane]]:
         """Give every lane with the number of its Redis, from 1, and the name of its queue."""
@@ -145,7 +158,11 @@ class Collector:
             self.pin_metrics()
             await asyncio.sleep(PIN_SECONDS)
 
-    def _drop(self, reason: str, why: str) -> None:
+    def _drop(self, error: JournalFullError | OSError) -> None:
+        if isinstance(error, JournalFullError):
+            reason, why = "journal_full", "JOURNAL_MAX_BYTES are taken"
+        else:
+            reason, why = "journal_write", error.strerror or str(error)
         self.dropped[reason] += 1
         now = time.monotonic()
         if not self._reported_at or now - self._reported_at > DROP_REPORT_SECONDS:

@@ -105,7 +105,7 @@ def _follow_at_once(
     target = _target(request, link, visit, platform)
     answer = redirect(found, target, collector.own_lines) if target else None
     if answer is not None:
-        collector.write_down(Click(link, visit, platform, target).event())
+        collector.note(Click(link, visit, platform, target).event())
     return answer
 
 

@@ -4,26 +4,26 @@ One folder a journal, `JOURNAL_DIR/<uuid>/`, holding
 
     lock                        locked by the process that writes or ships it, for as long as it lives
     queue                       the id of the queue it ships to, written before the first attempt
-    <position>.segment          a header line, then records: length, CRC-32, event line
+    <position>.segment          a header line, then records (segment.py)
 
 A position counts the bytes of records since the journal began; a segment is named by the position it begins
 at. A journal is written by the process that created it and by no other; journals found are only shipped.
-The first append that fails or falls short seals the segment, so only a segment's tail can be torn.
+An append that fails or falls short is taken back and ends its segment, so only a segment's tail can be torn.
 """
 
 import errno
 import fcntl
 import os
 import shutil
-import struct
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
-from zlib import crc32
+
+from collector.segment import Chunk, read_segment, records_of
+from collector.tail import Tail
 
 SEGMENT_BYTES: Final = 8 * 1024 * 1024
 """A segment is the unit of removal; small beside JOURNAL_MAX_BYTES (1 GiB), large beside one batch (1 MiB)."""
@@ -31,25 +31,11 @@ SEGMENT_BYTES: Final = 8 * 1024 * 1024
 _PROBE_BYTES: Final = 4096
 """A block: a full disk still makes room for the name of an empty file."""
 
-_RECORD: Final = struct.Struct("<II")
 _SUFFIX: Final = ".segment"
 
 
 class JournalFullError(Exception):
     """The journal holds JOURNAL_MAX_BYTES that are not shipped yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Some records of a journal, in order."""
-
-    lines: list[bytes]
-    end: int
-    """The position after them."""
-    begin: int
-    """The position they begin at: later than the one asked for where segments are gone."""
-    torn: int = 0
-    """Bytes passed over because no whole record stood there."""
 
 
 class Journal:
@@ -93,7 +79,7 @@ class Journal:
                 continue
             sealed = following is not None or until is None
             limit = following if following is not None else until
-            chunk = _read_segment(
+            chunk = read_segment(
                 path,
                 begin,
                 max(position, begin),
@@ -172,7 +158,8 @@ class OpenJournal(Journal):
         self._synced = synced
         self._segment_bytes = min(SEGMENT_BYTES, max(space.most_bytes // 8, 1))
         self._segment = -1
-        self._segment_end = 0
+        self._segment_begin = self._segment_end = 0
+        self._tail = Tail()
 
     def begin_again(self) -> None:
         """Go on as a new journal: the folder of this one was taken away under us."""
@@ -182,6 +169,7 @@ class OpenJournal(Journal):
         self.id = self.folder.name
         self._space.own -= self.size
         self.position = self.size = 0
+        self._tail = Tail()
 
     def probe(self) -> None:
         """Raise OSError if nothing could be written now: asked when no visitor's event tells."""
@@ -190,24 +178,31 @@ class OpenJournal(Journal):
         probe.write_bytes(bytes(_PROBE_BYTES))
         probe.unlink()
 
-    def append(self, line: bytes) -> None:
-        """Write one record; raises JournalFullError, or OSError when the disk refuses it."""
-        record = _RECORD.pack(len(line), crc32(line)) + line
-        if self._space.taken + len(record) > self._space.most_bytes:
+    def append(self, *lines: bytes) -> None:
+        """Write all of these lines or none; raises JournalFullError, or OSError when the disk refuses them."""
+        records = records_of(lines)
+        if self._space.taken + len(records) > self._space.most_bytes:
             raise JournalFullError
-        if self.position + len(record) > self._segment_end:
+        if self.position + len(records) > self._segment_end:
             self._seal()
             self._open_segment()
         try:
-            written = os.write(self._segment, record)
+            written = os.write(self._segment, records)
         except OSError:
-            self._seal()
+            self._take_back()
             raise
+        if written != len(records):
+            self._take_back()
+            raise OSError(f"{self.folder}: only {written} of {len(records)} bytes could be written")
         self.position += written
         self._grow(written)
-        if written != len(record):
-            self._seal()
-            raise OSError(f"{self.folder}: only {written} of {len(record)} bytes could be written")
+        self._tail.add(lines, self.position)
+
+    def read(self, position: int, *, most_lines: int, most_bytes: int, until: int | None = None) -> Chunk:
+        """Read as any journal is read, but what was appended last from memory."""
+        return self._tail.take(position, most_lines) or super().read(
+            position, most_lines=most_lines, most_bytes=most_bytes, until=until
+        )
 
     def forgettable(self, position: int, *, older_than: float) -> list[Path]:
         """Give the segments that may go: old ones, and any that was shipped where the space is needed."""
@@ -241,8 +236,8 @@ class OpenJournal(Journal):
         self._seal()
 
     def _open_segment(self) -> None:
-        path = self.folder / f"{self.position:020d}{_SUFFIX}"
-        header = b"onward journal 1 %b\n" % self.id.encode()
+        path = self._path(self.position)
+        header = self._header
         segment = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         try:
             written = os.write(segment, header)
@@ -252,11 +247,28 @@ class OpenJournal(Journal):
             os.close(segment)
             path.unlink()
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self._segment = segment
+        self._segment, self._segment_begin = segment, self.position
         self._segment_end = self.position + self._segment_bytes
         self._grow(len(header))
         if self._synced:
             _sync_folder(self.folder)
+
+    def _take_back(self) -> None:
+        """Leave nothing of a write that failed or fell short: the next segment begins where it did."""
+        self._seal()
+        path, kept = self._path(self._segment_begin), self.position - self._segment_begin
+        if kept:
+            os.truncate(path, len(self._header) + kept)
+        else:
+            path.unlink()
+            self._grow(-len(self._header))
+
+    def _path(self, begin: int) -> Path:
+        return self.folder / f"{begin:020d}{_SUFFIX}"
+
+    @property
+    def _header(self) -> bytes:
+        return b"onward journal 1 %b\n" % self.id.encode()
 
     def _grow(self, size: int) -> None:
         self.size += size
@@ -334,53 +346,3 @@ def _lock(folder: Path) -> int | None:
         os.close(lock)
         return None
     return lock
-
-
-def _read_segment(
-    path: Path,
-    begin: int,
-    position: int,
-    limit: int | None,
-    *,
-    most_lines: int,
-    most_bytes: int,
-    sealed: bool,
-) -> Chunk:
-    """Read records of one segment from `position` up to `limit` (None: its end).
-
-    In a sealed segment what is no whole record is passed over; in the one still written to it is not there yet.
-    """
-    with path.open("rb") as file:
-        header = len(file.readline())
-        end = begin + path.stat().st_size - header if limit is None else limit
-        file.seek(header + position - begin)
-        data = file.read(min(most_bytes, end - position))
-        lines, used, torn = _records(data, most_lines)
-        if not used and len(data) < end - position:
-            # One record larger than most_bytes: it goes alone.
-            data += file.read(end - position - len(data))
-            lines, used, torn = _records(data, 1)
-    if not used and sealed:
-        return Chunk([], end, position, torn=end - position)
-    return Chunk(lines, position + used, position, torn)
-
-
-def _records(data: bytes, most_lines: int) -> tuple[list[bytes], int, int]:
-    """Split into (lines, bytes used, bytes of records whose checksum is wrong)."""
-    lines: list[bytes] = []
-    position = torn = 0
-    size = len(data)
-    while len(lines) < most_lines and position + _RECORD.size <= size:
-        length, checksum = _RECORD.unpack_from(data, position)
-        if length == 0:
-            break  # no event is empty: this is a tail that a power failure left full of zeros
-        end = position + _RECORD.size + length
-        if end > size:
-            break
-        line = data[position + _RECORD.size : end]
-        if crc32(line) == checksum:
-            lines.append(line)
-        else:
-            torn += end - position
-        position = end
-    return lines, position, torn

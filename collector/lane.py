@@ -63,9 +63,9 @@ class Lane:
         self._moved = asyncio.Event()
         self._forgot_at = 0.0
 
-    def append(self, line: bytes) -> None:
-        """Write an event down and have it shipped; raises what OpenJournal.append does."""
-        self.journal.append(line)
+    def append(self, *lines: bytes) -> None:
+        """Write events down and have them shipped; raises what OpenJournal.append does."""
+        self.journal.append(*lines)
         self._appended.set()
 
     @property

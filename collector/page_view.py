@@ -1,19 +1,19 @@
-"""A request for the web site turns out to be a page view, and its referral is written down."""
+"""A request for the web site turns out to be a page view: the event of its referral."""
 
 from aiohttp import hdrs
 
 from collector.app import Collector
-from collector.lane import Lane
+from collector.event import Event
 from collector.referral import Referral, arrival_of, host_name, is_page_view
 from collector.visit import visit_of
 from collector.wanted import Wanted
 from process.at_once import AnyRequest
 
 
-def note_view(
+def view_event(
     collector: Collector, request: AnyRequest, wanted: Wanted, status: int | None, content_type: str = ""
-) -> Lane | None:
-    """Write down the referral that a request is by its answer, if it is one; gives the lane that it takes.
+) -> Event | None:
+    """Give the referral that a request is by its answer, if it is one.
 
     `status` None: there is no answer.
     """
@@ -27,4 +27,4 @@ def note_view(
     if arrival is None:
         return None
     visit = visit_of(collector, request, keep_referer=False)
-    return collector.write_down(Referral(visit, arrival, host, wanted.path).event())
+    return Referral(visit, arrival, host, wanted.path).event()

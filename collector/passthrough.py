@@ -16,7 +16,7 @@ from collector.app import Collector
 from collector.caching import may_come_from_memory
 from collector.forwarded import lead_to_us
 from collector.frontend import Frontend
-from collector.page_view import note_view
+from collector.page_view import view_event
 from collector.passage import CONDITIONS, Passage, wanted_of
 from collector.relay import NOBODY, Answer, asked
 from collector.upstream import UpstreamError, request_headers
@@ -66,7 +66,10 @@ def page_at_once(collector: Collector, frontend: Frontend, request: ParsedReques
     if document is None or not document.is_fresh(wanted.query, headers, now):
         return None
     frontend.served["fresh"] += 1
-    note_view(collector, request, wanted, HTTPStatus.OK, document.headers.get(hdrs.CONTENT_TYPE, ""))
+    content_type = document.headers.get(hdrs.CONTENT_TYPE, "")
+    event = view_event(collector, request, wanted, HTTPStatus.OK, content_type)
+    if event is not None:
+        collector.note(event)
     return document.ready(collector.own_headers, now)
 
 

@@ -17,6 +17,7 @@ from collector.ports import Ports
 from collector.routes import answer, at_once
 from collector.settings import CollectorSettings
 from process import watch
+from process.at_once import AtOnce
 from process.board import Board
 from process.logs import log
 from process.ports import open_door
@@ -39,7 +40,8 @@ async def serve(settings: CollectorSettings, ports: Ports, board: Board, worker:
     async with open_collector(settings, board, worker) as collector, AsyncExitStack() as stack:
         host, port, *_ = ports.public.getsockname()
         tls = ports.certificates.context if ports.certificates else None
-        doors = [await open_door(ports.public, partial(answer, collector), tls, partial(at_once, collector))]
+        quick = AtOnce(partial(at_once, collector), collector.write_noted)
+        doors = [await open_door(ports.public, partial(answer, collector), tls, quick)]
         if ports.plain:
             doors.append(await open_door(ports.plain, partial(plain_http.answer, settings, port)))
         if ports.certificates:

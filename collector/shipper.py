@@ -51,12 +51,12 @@ class Shipper:
         self._lane = next(islice(self._turns, first % len(self.lanes), None))
         self._left = TURN_EVENTS
 
-    def append(self, line: bytes) -> Lane:
-        """Write an event down and have it shipped; raises what OpenJournal.append does. Gives the lane it took."""
-        if not self._left or self._lane.breaker.is_open:
+    def append(self, *lines: bytes) -> Lane:
+        """Write events down and have them shipped; raises what OpenJournal.append does. Gives the lane they took."""
+        if self._left <= 0 or self._lane.breaker.is_open:
             self._next_turn()
-        self._left -= 1
-        self._lane.append(line)
+        self._left -= len(lines)
+        self._lane.append(*lines)
         return self._lane
 
     def probe(self) -> None:

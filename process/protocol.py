@@ -11,7 +11,7 @@ from typing import Any, Final
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import LineTooLong
 
-from process.at_once import AtOnce, PromptHandler
+from process.at_once import AtOnce, PromptHandler, Turn
 
 LONGEST_LINE_BYTES: Final = 16 * 1024
 """Of a request's first line; browsers stop at 8 KB or so, ad networks have been seen to exceed that."""
@@ -157,4 +157,5 @@ class Server(web.Server):
 
 def server(answer: Any, at_once: AtOnce | None = None) -> Server:
     """Give the server for a function from request to response, not asked for what `at_once` answers."""
-    return Server(answer, at_once=at_once, **_LIMITS)
+    turn = Turn(asyncio.get_running_loop(), at_once) if at_once else None
+    return Server(answer, turn=turn, **_LIMITS)

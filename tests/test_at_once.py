@@ -1,11 +1,13 @@
 """What is answered at once and what in aiohttp's own way is one conversation: in order, and by the rules of HTTP."""
 
 import asyncio
+import contextlib
 from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
 
+from process.at_once import ENOUGH_BYTES, AtOnce
 from process.protocol import server
 
 QUICK = b"GET /quick HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -16,17 +18,28 @@ class Site:
     """Answers `/quick…` at once, and everything else when `go` is set; remembers who was asked what."""
 
     def __init__(self):
-        self.at_once_asked, self.asked = [], []
+        self.at_once_asked, self.asked, self.turns = [], [], []
+        self.breaks = False
         self.go = asyncio.Event()
         self.go.set()
 
     def at_once(self, request):
         self.at_once_asked.append(request.raw_path)
+        if request.raw_path == "/broken":
+            raise ArithmeticError
+        if request.raw_path == "/large":
+            return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (ENOUGH_BYTES, b"x" * ENOUGH_BYTES)
         if not request.raw_path.startswith("/quick") or request.method != "GET":
             return None
         return (
             f"HTTP/1.1 200 OK\r\nContent-Length: {len(request.raw_path)}\r\n\r\n{request.raw_path}".encode()
         )
+
+    def before_sending(self):
+        self.turns.append(len(self.at_once_asked))
+        self.at_once_asked.clear()
+        if self.breaks:
+            raise ArithmeticError
 
     async def answer(self, request):
         self.asked.append(request.raw_path)
@@ -37,7 +50,7 @@ class Site:
 @asynccontextmanager
 async def talking(site):
     listening = await asyncio.get_running_loop().create_server(
-        server(site.answer, site.at_once), "127.0.0.1", 0
+        server(site.answer, AtOnce(site.at_once, site.before_sending)), "127.0.0.1", 0
     )
     reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
     try:
@@ -135,3 +148,62 @@ async def test_nonsense_behind_an_answered_request_is_refused(site):
         assert await body(reader) == "/quick"
         writer.write(b"\0\0\0\r\n\r\n")
         assert b" 400 " in await reader.read()
+
+
+async def test_what_the_answers_of_a_turn_rely_on_is_done_once_before_they_are_sent(site):
+    async with talking(site) as (reader, writer):
+        site.turns.clear()
+        writer.write(QUICK * 5)
+        assert [await body(reader) for _ in range(5)] == ["/quick"] * 5
+        assert site.turns == [5]
+        writer.write(QUICK)
+        assert await body(reader) == "/quick"
+        assert site.turns == [5, 1]
+
+
+async def test_many_connections_are_answered_in_turns_together(site):
+    async with contextlib.AsyncExitStack() as stack, talking(site) as (first, _):
+        address = first._transport.get_extra_info("peername")
+        others = [await asyncio.open_connection(*address) for _ in range(20)]
+        for _, writer in others:
+            stack.callback(writer.close)
+            writer.write(SLOW)
+        assert [await body(reader) for reader, _ in others] == ["/slow"] * 20
+        site.turns.clear()
+        for _, writer in others:
+            writer.write(QUICK)
+        assert [await body(reader) for reader, _ in others] == ["/quick"] * 20
+    assert sum(site.turns) == 20
+    assert len(site.turns) < 20
+
+
+async def test_an_answer_that_fails_is_left_to_aiohttp_and_its_neighbours_are_answered(site):
+    async with talking(site) as (reader, writer), talking(site) as (other, other_writer):
+        writer.write(QUICK + QUICK.replace(b"/quick", b"/broken") + QUICK)
+        other_writer.write(QUICK)
+        assert [await body(reader) for _ in range(3)] == ["/quick", "/broken", "/quick"]
+        assert await body(other) == "/quick"
+
+
+async def test_what_fails_before_sending_keeps_no_visitor_waiting(site):
+    told = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context["exception"]))
+    async with talking(site) as (reader, writer):
+        site.breaks = True
+        writer.write(QUICK + QUICK)
+        assert [await body(reader), await body(reader)] == ["/quick", "/quick"]
+    assert [type(error) for error in told] == [ArithmeticError]
+
+
+async def test_who_asks_for_much_in_one_piece_is_given_a_bounded_piece_at_a_time(site):
+    async with talking(site) as (reader, writer):
+        large = QUICK.replace(b"/quick", b"/large")
+        writer.write(large * 3 + QUICK)
+        answers = [await body(reader) for _ in range(4)]
+        assert [len(answer) for answer in answers] == [
+            ENOUGH_BYTES,
+            len("/large"),
+            len("/large"),
+            len("/quick"),
+        ]
+        assert site.asked == ["/slow", "/large", "/large", "/quick"]

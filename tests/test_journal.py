@@ -1,10 +1,12 @@
 """An event is on disk before the visitor is answered, and read back whole, in order, whatever happened between."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -133,6 +135,62 @@ def test_a_disk_that_refuses_seals_the_segment_and_the_next_append_begins_anothe
     journal.append(b"after")
     assert len(journal.segments()) == 2
     assert read_all(journal, until=journal.position)[0] == [b"before", b"after"]
+
+
+@contextmanager
+def files_of_at_most(size):
+    """Have the system write files no longer than this: the last write falls short, and the next is refused."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("room", [4, 15, 25])
+def test_of_lines_that_fall_short_none_is_there(journal, room):
+    journal.append(b"before")
+    with files_of_at_most(journal.size + room), pytest.raises(OSError, match=f"only {room} of 54 bytes"):
+        journal.append(b"lost", b"x" * 24, b"lost, too"[:2])
+    journal.append(b"after", b"that")
+    assert journal.size == journal.bytes_on_disk() == journal._space.own
+    assert read_all(journal, until=journal.position) == ([b"before", b"after", b"that"], 0, journal.position)
+    assert read_all(left_behind(journal)) == ([b"before", b"after", b"that"], 0, journal.position)
+
+
+def test_a_journal_whose_first_lines_are_refused_takes_the_next(journal):
+    with files_of_at_most(60):
+        for _ in range(3):
+            with pytest.raises(OSError, match="only"):
+                journal.append(b"lost")
+        assert (journal.size, journal.bytes_on_disk()) == (0, 0)
+    journal.append(b"after")
+    assert read_all(left_behind(journal))[0] == [b"after"]
+
+
+def test_what_was_appended_last_is_read_from_memory_and_nothing_is_kept_twice(journal):
+    journal.append(b"one", b"two")
+    journal.append(b"three")
+    _, path = journal.segments()[-1]
+    path.write_bytes(b"")  # nobody looks there
+    assert journal.read(0, most_lines=2, most_bytes=MEGABYTE).lines == [b"one", b"two"]
+    assert read_all(journal, until=journal.position)[0] == [], "it is read from the file again"
+
+
+def test_a_reader_who_falls_behind_reads_the_file_and_catches_up(journal):
+    journal._space.most_bytes = 8 * MEGABYTE
+    lines = [b"%d" % number + bytes(1000) for number in range(3000)]
+    found, position = [], 0
+    for number, line in enumerate(lines):
+        journal.append(line)
+        if number % 1000 < 3 or number == 2999:
+            while (
+                chunk := journal.read(position, most_lines=400, most_bytes=MEGABYTE, until=journal.position)
+            ).lines:
+                found += chunk.lines
+                position = chunk.end
+    assert found == lines
 
 
 def test_a_journal_belongs_to_one_process_at_a_time(journal):

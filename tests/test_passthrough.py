@@ -40,6 +40,7 @@ from collector.passthrough import page_at_once, pass_through
 from collector.relay import Bounds
 from collector.settings import CollectorSettings
 from embedded.ports import free_port
+from process.at_once import AtOnce
 from process.board import Board
 from process.ports import listen, open_door
 
@@ -107,8 +108,8 @@ async def site(collector, origin, bounds=PATIENT, patience_seconds=WITHIN):
     async with open_frontend(origin, bounds, patience_seconds) as frontend:
         listener = listen("127.0.0.1", 0)
         port = listener.getsockname()[1]
-        answering = (partial(each, collector, frontend) for each in (pass_through, page_at_once))
-        opened = await open_door(listener, next(answering), None, next(answering))
+        quick = AtOnce(partial(page_at_once, collector, frontend), collector.write_noted)
+        opened = await open_door(listener, partial(pass_through, collector, frontend), None, quick)
         try:
             yield port, frontend
         finally:
