@@ -1,7 +1,6 @@
 """`geoip lookup`: where an address is, by hand, from the table the pipeline would ask; `geoip update`: a new one."""
 
 import json
-from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from ipaddress import ip_address
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
+from msgspec.structs import asdict
 from rich.console import Console
 from rich.table import Table
 

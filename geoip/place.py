@@ -8,9 +8,10 @@ Three layouts are in use. `layout_of` tells which by one record; the function it
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+
+import msgspec
 
 Layout = Callable[[Mapping[str, Any]], "Place"]
 
@@ -19,8 +20,7 @@ Layout = Callable[[Mapping[str, Any]], "Place"]
 NO_COUNTRY = frozenset({"AP", "EU", "XX", "ZZ"})
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True, gc=False):  # a dataclass takes ten times as long to make
     """Each part is None where the table does not know it.
 
     country: ISO 3166-1 alpha-2, upper case. region: the subdivision's part of its ISO 3166-2 code ("BE" of DE-BE);
