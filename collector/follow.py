@@ -60,6 +60,8 @@ def click_at_once(collector: Collector, request: ParsedRequest, link_id: str) ->
 
 def slug_at_once(collector: Collector, request: ParsedRequest, name: str) -> bytes | None:
     """Answer as `slug` does, without waiting for anything."""
+    if _is_reserved(name):
+        return None
     return _follow_at_once(collector, request, by_slug(collector, name), BY_SLUG)
 
 
@@ -96,17 +98,34 @@ async def _follow(
 def _follow_at_once(
     collector: Collector, request: ParsedRequest, link: Link | None, found: int
 ) -> bytes | None:
-    """Walk as `_follow` does, in one go; what is no live link that redirects is left to it: None, nothing done."""
-    if link is None or link.mode != "redirect":
+    """Walk as `_follow` does, in one go; what does not redirect is left to it: None, nothing done."""
+    if link is not None and link.mode != "redirect":
         return None
     visit = visit_of(collector, request)
-    if state_of(link, visit.at_ms) != "live":
-        return None
+    if link is None:
+        return _orphan_at_once(collector, request, visit, "unknown")
+    state = state_of(link, visit.at_ms)
+    if state != "live":
+        return _orphan_at_once(collector, request, visit, state)
     platform = platform_of(visit.user_agent)
     target = _target(request, link, visit, platform)
-    answer = redirect(found, target, collector.own_lines) if target else None
+    return _redirect_at_once(collector, target, found, Click(link, visit, platform, target))
+
+
+def _orphan_at_once(
+    collector: Collector, request: ParsedRequest, visit: Visit, reason: OrphanReason
+) -> bytes | None:
+    target = collector.settings.error_page_url
+    orphan = Orphan(visit, raw_path(request), reason, target)
+    return _redirect_at_once(collector, target, _TO_ERROR_PAGE, orphan)
+
+
+def _redirect_at_once(
+    collector: Collector, target: str | None, status: int, seen: Click | Orphan
+) -> bytes | None:
+    answer = redirect(status, target, collector.own_lines) if target else None
     if answer is not None:
-        collector.note(Click(link, visit, platform, target).event())
+        collector.note(seen.event())
     return answer
 
 

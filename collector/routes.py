@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -40,7 +39,6 @@ class Route:
     methods: tuple[str, ...] = _READING
     at_once: Callable[..., bytes | None] | None = None
     """Gives the answer to a GET where that can be had without waiting, else None, having done nothing."""
-    status_at_once: int = 0
 
     @property
     def allow(self) -> str:
@@ -72,7 +70,6 @@ ON_EVERY_OTHER_HOST: Final = (
         re.compile(r"/click/([^/]*)/go"),
         follow.click,
         at_once=follow.click_at_once,
-        status_at_once=follow.BY_ID,
     ),
     Route("sync", re.compile(r"/api/[^/]+/create"), link_sync.create, _POSTING),
     Route("sync", re.compile(r"/api/[^/]+/delete"), link_sync.delete, _POSTING),
@@ -86,12 +83,13 @@ ON_EVERY_OTHER_HOST: Final = (
         re.compile(r"/([A-Za-z0-9_-]{1,64})"),
         follow.slug,
         at_once=follow.slug_at_once,
-        status_at_once=follow.BY_SLUG,
     ),
     Route("proxy", re.compile(r"/([A-Za-z0-9_-]{1,64})(/.*)"), follow.below_slug),
 )
 _NO_ROUTE: Final = "none"
 _FRONTEND: Final = "frontend"
+_STATUS: Final = slice(len("HTTP/1.1 "), len("HTTP/1.1 307"))
+"""Where an answer has it."""
 
 
 def at_once(collector: Collector, request: ParsedRequest) -> bytes | None:
@@ -102,15 +100,15 @@ def at_once(collector: Collector, request: ParsedRequest) -> bytes | None:
     topic = _topic(collector, request)
     route, arguments = _route(raw_path(request), topic)
     if collector.frontend and topic is None and _is_the_frontends(collector, request, route, arguments):
-        name, status = _FRONTEND, int(HTTPStatus.OK)
+        name = _FRONTEND
         answer = page_at_once(collector, collector.frontend, request)
     elif route is not None and route.at_once is not None:
-        name, status = route.name, route.status_at_once
+        name = route.name
         answer = route.at_once(collector, request, *arguments)
     else:
         return None
     if answer is not None:
-        collector.count(name, status, began)
+        collector.count(name, int(answer[_STATUS]), began)
     return answer
 
 

@@ -4,7 +4,7 @@ import pytest
 from test_journal import files_of_at_most, read_all
 
 from collector.app import open_collector
-from collector.event import CLICK_PATH, CLICKS, Event
+from collector.event import CLICK_PATH, CLICKS, ORPHANS, Event
 from collector.settings import CollectorSettings
 from embedded.ports import free_port
 from process.board import Board
@@ -30,11 +30,15 @@ def event(number, size=10):
     return Event("203.0.113.42", 1769860800, CLICKS, CLICK_PATH, b"click=%d" % number, b"x" * size)
 
 
-def written(collector):
+def written_events(collector):
     (lane,) = collector.shipper.lanes
     lines, torn, _ = read_all(lane.journal, until=lane.journal.position, most_lines=10_000)
     assert torn == 0
-    return [Event.decode(line, {CLICKS}).params for line in lines]
+    return [Event.decode(line, {CLICKS, ORPHANS}) for line in lines]
+
+
+def written(collector):
+    return [event.params for event in written_events(collector)]
 
 
 async def test_events_of_a_turn_are_written_in_order_and_only_when_it_ends(collector):
