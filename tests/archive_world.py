@@ -7,7 +7,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
-from consumers_world import PARTITIONS, Topics, event
+from consumers_world import PARTITIONS, Topics, event, made_up
 from kafka_reader import read_committed
 
 from kafkastore.piece import partition_of
@@ -75,7 +75,7 @@ def whole(topic, value):
         ("content-type", b"application/json"),
     ]
     key = (value["visitor_id"] or value["event_id"]).encode()
-    return topic, key, json.dumps(value).encode(), headers, milliseconds(at)
+    return topic, key, made_up(value), headers, milliseconds(at)
 
 
 def milliseconds(at):

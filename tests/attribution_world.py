@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 from aiokafka import TopicPartition
-from consumers_world import EXAMPLES, query
+from consumers_world import EXAMPLES, made_up, query
 from kafka_reader import read_committed
 
 from collector.event import encode_params
@@ -85,7 +85,7 @@ def records_of(partition, values, begin=0):
             partition=partition.partition,
             offset=begin + number,
             key=b"key",
-            value=value if isinstance(value, bytes | None) else json.dumps(value).encode(),
+            value=value if isinstance(value, bytes | None) else made_up(value),
             headers=(),
         )
         for number, value in enumerate(values)

@@ -15,15 +15,19 @@ from typing import TypeVar
 
 import hypothesis
 import pytest
+from published import published
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+import consumers.mac
+import kafkastore.enrichment
 from embedded.kafka import KafkaServer, running_kafka
 from embedded.postgres import running_postgres
 from embedded.real_kafka import running_real_kafka
 from embedded.redis import RedisServer, running_redis
 from embedded.server import ServerUnavailable
+from kafkastore.record import EventValue, encode_value
 
 Server = TypeVar("Server")
 SEED = pytest.StashKey[int]()
@@ -46,6 +50,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str:
     return f"seed of the tests and of hypothesis: TEST_SEED={config.stash[SEED]}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _every_value_made_here_is_as_published() -> Iterator[None]:
+    """Hold every JSON value that our code makes within a test to the schema of its type."""
+
+    def encoded(value: EventValue) -> bytes:
+        raw = encode_value(value)
+        published(raw)
+        return raw
+
+    with pytest.MonkeyPatch.context() as patch:
+        for maker in (kafkastore.enrichment, consumers.mac):
+            patch.setattr(maker, "encode_value", encoded)
+        yield
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import asyncpg
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from processes import has_said, running
+from published import published
 
 DATA = Path(__file__).parent / "data"
 EXAMPLES = {
@@ -130,6 +131,13 @@ async def found(database_url):
     }
 
 
+def made_up(event):
+    """Give an event's JSON; what a test makes up is what the schema of its type allows, or is given as bytes."""
+    raw = json.dumps(event).encode()
+    published(raw)
+    return raw
+
+
 class Topics:
     """The topics of one test, and all that was put there."""
 
@@ -155,7 +163,7 @@ class Topics:
         """Put events there, all in one transaction."""
         self._producer.begin_transaction()
         for topic, value in events:
-            raw = value if isinstance(value, bytes | None) else json.dumps(value).encode()
+            raw = value if isinstance(value, bytes | None) else made_up(value)
             self._producer.produce(self.prefix + topic, raw, partition=self._sent % PARTITIONS)
             self._producer.poll(0)
             self._sent += 1
@@ -167,7 +175,7 @@ class Topics:
         """Put events there, and take them back."""
         self._producer.begin_transaction()
         for topic, value in events:
-            self._producer.produce(self.prefix + topic, json.dumps(value).encode())
+            self._producer.produce(self.prefix + topic, made_up(value))
         self._producer.flush(20)
         self._producer.abort_transaction(20)
 

@@ -3,30 +3,10 @@
 Whatever a test reads, every event in it is as its published schema says.
 """
 
-import json
-from functools import lru_cache
-from pathlib import Path
-
 from confluent_kafka import Consumer, TopicPartition
-from jsonschema import Draft202012Validator
+from published import published_record
 
 POLL_SECONDS = 1.0
-SCHEMAS = {
-    f"onward.{path.stem}".encode(): Draft202012Validator(json.loads(path.read_text("utf-8")))
-    for path in (Path(__file__).parent.parent / "docs" / "schemas").glob("*.json")
-}
-
-
-def validate(record):
-    """Hold an event's value to the schema of its type; what is no event in JSON is not looked at."""
-    headers = dict(record.headers() or ())
-    if headers.get("content-type") == b"application/json":
-        _validate(headers["ce_type"], record.value())
-
-
-@lru_cache(maxsize=20_000)  # tests read the same records again and again until what they wait for is there
-def _validate(event_type, value):
-    SCHEMAS[event_type].validate(json.loads(value))
 
 
 def read_committed(bootstrap, topic):
@@ -54,7 +34,7 @@ def read_committed(bootstrap, topic):
                 if message.error():
                     assert message.error().name() == "_PARTITION_EOF", message.error()
                     break
-                validate(message)
+                published_record(message)
                 records.append(message)
         return records
     finally:

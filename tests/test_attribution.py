@@ -294,7 +294,8 @@ async def test_nothing_is_forgotten_before_everything_is_read(sink, database_url
 
 async def test_what_is_no_event_is_a_dead_letter_and_its_neighbours_go_on(writer, database_url):
     found_it, clicked = install(ADID), click(BY_ADID)
-    without_id = {**install(OTHER), "event_id": "x"}
+    without_id = json.dumps(install(OTHER, event_id="x")).encode()
+    without_time = json.dumps(install(OTHER, clicked_at="never")).encode()
     poison = [
         None,
         b"",
@@ -303,11 +304,11 @@ async def test_what_is_no_event_is_a_dead_letter_and_its_neighbours_go_on(writer
         b"{}",
         b"/t/click",
         b"/" + b"x" * 200_000,
-        click(BY_ADID, link_id=-1),
+        json.dumps(click(BY_ADID, link_id=-1)).encode(),
     ]
     dead = await writer.write(
         clicks=[poison[0], clicked, *poison[1:]],
-        inapp=[b"[1]", {"schema": "inapp/1"}, without_id, install(OTHER, clicked_at="never"), found_it],
+        inapp=[b"[1]", b'{"schema": "inapp/1"}', without_id, without_time, found_it],
     )
     assert len(dead) == len(poison) + 4
     assert await count(database_url, "consumers_dead_letters") == len(dead)

@@ -21,9 +21,9 @@ from pathlib import Path
 import aiohttp
 from confluent_kafka import Consumer, TopicPartition
 from cutting_proxy import CuttingProxy, cutting
-from kafka_reader import validate
 from processes import SCRIPTS, has_said, healthy, running
 from prometheus_client.parser import text_string_to_metric_families
+from published import published_record
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -177,8 +177,6 @@ class Reader:
             for message in self._consumer.consume(10_000, timeout=0.1):
                 where = (message.topic(), message.partition())
                 if message.error() is None:
-                    if not found:
-                        validate(message)  # one a look: here they come by ten thousands
                     found.append(self._found(message))
                 elif message.error().name() == "_PARTITION_EOF":
                     at_end.add(where)
@@ -194,7 +192,7 @@ class Reader:
         if topic.endswith(".dead"):
             told = EVENT_ID.search(value)
             return Found(token, told[1].decode() if told else "", topic, message.partition(), message.key())
-        return Found(token, json.loads(value)["event_id"], topic, message.partition(), message.key())
+        return Found(token, published_record(message)["event_id"], topic, message.partition(), message.key())
 
 
 @dataclass
