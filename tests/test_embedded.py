@@ -199,6 +199,17 @@ def test_ports_are_different_and_none_that_an_outgoing_connection_may_get():
     assert all(FIRST <= port <= LAST < 32768 for port in ports)
 
 
+def test_no_port_is_given_twice_nor_to_two_processes():
+    ours = set(free_ports(50))
+    script = "from embedded.ports import free_ports\nprint(*(free_ports(1)[0] for _ in range(1000)))"
+    told = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    theirs = set(map(int, told.stdout.split()))
+    assert len(theirs) == 1000
+    assert not theirs & ours
+
+
 # Kafka
 
 
