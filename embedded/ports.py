@@ -14,7 +14,6 @@ import socket
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
 
 LOOPBACK = "127.0.0.1"
 # Below what Linux (32768) and macOS (49152) hand to outgoing connections. A port from up there can be some
@@ -49,9 +48,10 @@ def _is_ours(port: int) -> bool:
     return True
 
 
-@cache  # closing it would give up every lock
-def _given() -> BinaryIO:
-    return Path(tempfile.gettempdir(), f"onward-ports-{os.getuid()}").open("ab")
+@cache  # open until the end: closing it would give up every lock
+def _given() -> int:
+    path = Path(tempfile.gettempdir(), f"onward-ports-{os.getuid()}")
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def is_free(port: int) -> bool:
