@@ -46,6 +46,7 @@ from cutting_proxy import (
 )
 from processes import SCRIPTS
 from soak import soak
+from test_health import MACHINE_SECONDS
 from world import (
     Visitors,
     World,
@@ -62,9 +63,10 @@ from world import (
 
 from embedded.ports import free_port
 from embedded.real_kafka import running_real_kafka
+from kafkastore.queue import LEASE_SECONDS
 
-FOLLOWED_SECONDS = 5 + 1 + 1
-"""A lease, one look for it, and a second for a machine that others use too."""
+FOLLOWED_SECONDS = LEASE_SECONDS + 1 + MACHINE_SECONDS
+"""A lease, one look for it, and what a machine that others use too may take."""
 
 FLAT_BYTES = 48 * 1024**2
 """What a kafkastore's memory may move by: a batch is 4,000 lines of 1 KB, as lines and as records."""
@@ -136,7 +138,7 @@ def forgets(request):
 async def test_row_1_a_killed_kafkastore_is_followed_within_its_lease_and_nothing_is_lost_or_doubled(
     world, rng
 ):
-    await world.redis()
+    client = await world.client(await world.redis())
     collector = await world.collector()
     owner = await world.kafkastore()
     standby = await world.kafkastore(owns=False)
@@ -144,6 +146,7 @@ async def test_row_1_a_killed_kafkastore_is_followed_within_its_lease_and_nothin
         for _ in range(2):
             await asyncio.sleep(rng.uniform(0.2, 1.2))
             owner.kill()
+            assert 0 < await client.pttl("{click_queue}:lease") <= LEASE_SECONDS * 1000
             await until(lambda: said(standby, "queue_owned"), FOLLOWED_SECONDS)  # noqa: B023
             await world.start(owner)
             owner, standby = standby, owner

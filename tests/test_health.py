@@ -49,9 +49,13 @@ async def ready(port):
     return status, answer["status"], answer["reasons"]
 
 
+MACHINE_SECONDS = 2
+"""What a machine that others use too may take longer."""
+
+
 async def until_ready(port, expected, seconds):
-    """Wait for an answer of /readyz; fails after the seconds that the contract gives it, and one for the machine."""
-    deadline = time.monotonic() + seconds + 1
+    """Wait for an answer of /readyz for the seconds that the contract gives it, and what the machine may take."""
+    deadline = time.monotonic() + seconds + MACHINE_SECONDS
     while (found := await ready(port)) != expected:
         assert time.monotonic() < deadline, found
         await asyncio.sleep(0.05)
@@ -177,19 +181,22 @@ async def test_metrics_count_for_all_processes_on_their_own_port_only(tmp_path, 
         await ask(environ["PORT"], "/no.such/path")
         await ask(environ["PORT"], "/robots.txt", "DELETE")
         assert (await ask(environ["PORT"], "/metrics"))[0] == 404
-        clicks = ("onward_requests_total", (("route", "click"), ("status", "404")))
-        lanes = ("onward_lanes", ())
-        async with asyncio.timeout(20):  # the first process answers while the others are still starting
-            while True:
-                counted = await metrics(environ["METRICS_PORT"])
-                if (counted.get(clicks), counted.get(lanes)) == (30, 3):
-                    break
-                await asyncio.sleep(0.1)
-        assert counted["onward_events_recorded_total", (("topic", "orphans"),)] == 30
-        assert counted["onward_request_seconds_count", (("route", "click"),)] == 30
-        assert counted["onward_requests_total", (("route", "none"), ("status", "404"))] == 1
-        assert counted["onward_requests_total", (("route", "robots"), ("status", "405"))] == 1
-        assert counted["onward_lanes_failing", ()] == 0
+        wanted = {
+            ("onward_requests_total", (("route", "click"), ("status", "404"))): 30,
+            ("onward_requests_total", (("route", "none"), ("status", "404"))): 1,
+            ("onward_requests_total", (("route", "robots"), ("status", "405"))): 1,
+            ("onward_request_seconds_count", (("route", "click"),)): 30,
+            ("onward_events_recorded_total", (("topic", "orphans"),)): 30,
+            ("onward_lanes", ()): 3,
+            ("onward_lanes_failing", ()): 0,
+        }
+        # Each process tells once a second, and the first answers while the others are still starting.
+        deadline = time.monotonic() + 30
+        counted = await metrics(environ["METRICS_PORT"])
+        while (found := {name: counted.get(name) for name in wanted}) != wanted:
+            assert time.monotonic() < deadline, found
+            await asyncio.sleep(0.1)
+            counted = await metrics(environ["METRICS_PORT"])
         assert counted["process_resident_memory_bytes", ()] > 3e7
         assert await ready(environ["METRICS_PORT"]) == READY
         assert await ask(environ["METRICS_PORT"], "/healthz") == (200, "OK")

@@ -48,7 +48,7 @@ async def events(port, redis_server):
     async with Redis.from_url(redis_server.url) as redis:
 
         async def of(user_agent, count):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while True:
                     lines = [
                         line

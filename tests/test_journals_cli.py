@@ -29,7 +29,7 @@ def journals(tmp_path):
     return command
 
 
-async def until_queued(redis, lines, seconds=10):
+async def until_queued(redis, lines, seconds=30):
     deadline = time.monotonic() + seconds
     while (found := await redis.llen("click_queue")) != lines:
         assert time.monotonic() < deadline, found

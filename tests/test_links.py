@@ -560,8 +560,9 @@ async def test_a_locked_table_is_given_up_and_comes_back(postgres_url):
     async with opened(url) as store, opened(url) as other:
         await store.prepare()
         await store.save([link_of({"id": 1})])
-        directory = LinkDirectory(store, query_seconds=0.3)
+        directory = LinkDirectory(store)
         await directory.refresh()
+        directory._query_seconds = 0.3
         locker = await asyncpg.connect(url)
         async with kept_fresh(directory):
             async with locker.transaction():
@@ -588,8 +589,9 @@ async def test_a_database_that_hangs_or_dies_is_given_up_and_comes_back(open_dir
         store = LinkStore(url)
         await store.prepare()
         await store.save([link_of({"id": 1})])
-        directory = LinkDirectory(store, query_seconds=0.3)
+        directory = LinkDirectory(store)
         await directory.refresh()
+        directory._query_seconds = 0.3
         refreshing = kept_fresh(directory)
         await refreshing.__aenter__()
         postmaster = int((folder / "data" / "postmaster.pid").read_text().split()[0])

@@ -5,6 +5,7 @@ import gzip
 import socket
 import struct
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -433,7 +434,7 @@ REFUSALS = {
 @pytest.mark.parametrize("why", REFUSALS)
 async def test_a_visitor_is_told_why_there_is_no_answer(why):
     answer, expected = REFUSALS[why]
-    bounds = Bounds(connect_seconds=5, answer_seconds=0.5, answer_bytes=1000)
+    bounds = replace(SOON if why == "upstream-too-slow" else PATIENT, answer_bytes=1000)
     async with raw_upstream(answer or saying()) as upstream:
         if answer is None:
             upstream.port = listen_once()
@@ -465,7 +466,7 @@ def listen_once():
     ids=lambda line: line[:60],
 )
 async def test_an_answer_that_is_none_is_not_handed_on(line):
-    async with raw_upstream(saying(line, then=hang)) as upstream, link(upstream.url, bounds=SOON) as port:
+    async with raw_upstream(saying(line, then=hang)) as upstream, link(upstream.url) as port:
         status, headers, _ = await ask(port)
     assert status == 502
     assert headers["X-Onward"] == "upstream-malformed"

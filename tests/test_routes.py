@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 from processes import SCRIPTS, healthy, running
 from redis.asyncio import Redis
+from test_health import MACHINE_SECONDS
 from yarl import URL
 
 from collector.event import Event, decode_params
@@ -84,7 +85,7 @@ async def ask(client, path, headers=IPHONE, method="GET"):
 
 async def events(redis, count):
     """Wait for `count` lines in Redis and take them."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while await redis.llen("click_queue") < count:
             await asyncio.sleep(0.01)
     lines = await redis.lpop("click_queue", count + 100)
@@ -276,7 +277,7 @@ async def test_a_changed_link_is_served_by_every_process_within_seconds(director
         check=True,
         timeout=60,
     )
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(5 + MACHINE_SECONDS):
         asked = in_a_row = 0
         while in_a_row < 20:
             asked += 1

@@ -103,7 +103,7 @@ def new_shipper(directory, *ends, most_bytes=10_000_000, keep_seconds=600, **opt
     return Shipper(ends, directory, Space(most_bytes), keep_seconds=keep_seconds, **options)
 
 
-async def until(condition, seconds=10):
+async def until(condition, seconds=30):
     async with asyncio.timeout(seconds):
         while not await condition():
             await asyncio.sleep(0.005)
@@ -333,7 +333,7 @@ async def test_a_redis_tells_that_it_is_durable_and_one_without_a_log_cannot(tmp
     options = ("--appendonly", "no") if appendfsync is None else ()
     with running_redis(tmp_path, appendfsync=appendfsync or "everysec", extra=options) as server:
         client = open_redis(server.url)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not await is_durable(client, "mark"):
                 await asyncio.sleep(0.01)
         await client.aclose()

@@ -11,7 +11,7 @@ from processes import SCRIPTS
 from embedded.ports import free_port
 
 TOLD_AGAIN_SECONDS = 0.002
-MOST_SECONDS = 12
+MOST_SECONDS = 30
 
 
 def end_told_again_and_again(process: subprocess.Popen) -> int:

@@ -80,7 +80,7 @@ def collecting(directory, redis_server, *, processes=1, **environ):
 
 def shake_hands(port, context, name, session=None):
     """Connect and give the TLS connection; `name` None sends none."""
-    connection = socket.create_connection(("127.0.0.1", port), timeout=5)
+    connection = socket.create_connection(("127.0.0.1", port), timeout=30)
     try:
         return context.wrap_socket(connection, server_hostname=name, session=session)
     except BaseException:
@@ -114,7 +114,7 @@ def serial_in(certificate):
 
 
 def wait_for(holds):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -130,7 +130,7 @@ def ask(connection, path="/healthz", method="GET"):
 
 def https(port, context, name):
     """Give an http.client connection through a handshake of ours."""
-    connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=30)
     connection.sock = shake_hands(port, context, name)
     return connection
 
@@ -219,7 +219,7 @@ def strange_hello(name):
 
 def answer_of(port, sent):
     """Send bytes and give what comes back."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(sent)
         with contextlib.suppress(ConnectionResetError):
             return connection.recv(4096)
@@ -476,7 +476,7 @@ def test_the_first_certificate_is_obtained_through_http_port(tmp_path, redis_ser
 
 def plainly(port, path, method="GET", **headers):
     """Ask without TLS; gives status, headers and body."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.putrequest(method, path, skip_host="Host" in headers, skip_accept_encoding=True)
         for name, value in headers.items():
