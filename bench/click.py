@@ -10,8 +10,9 @@ from pathlib import Path
 
 from collector.click import Click, Visit
 from collector.event import Event, decode_query
-from collector.journal import OpenJournal, Space
+from collector.open_journal import OpenJournal
 from collector.platform import platform_of
+from collector.space import Space
 from geoip.database import open_database
 from kafkastore.enrichment import Policy, Source, enrich
 from links.link import link_of

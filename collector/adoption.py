@@ -9,9 +9,10 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
-from collector.journal import Space, journals_left_behind
+from collector.journal import journals_left_behind
 from collector.queue import queue_id
 from collector.shipment import QueueEnd, Shipment
+from collector.space import Space
 from process.logs import log
 
 LOOK_SECONDS: Final = 1.0

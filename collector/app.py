@@ -17,14 +17,15 @@ from collector.client_address import ClientAddress, client_address, peers_truste
 from collector.event import Event
 from collector.frontend import Frontend, open_frontend
 from collector.host import Trusts, peer_of
-from collector.journal import JournalFullError, Space
 from collector.lane import Lane
 from collector.metrics import samples_of
+from collector.open_journal import JournalFullError
 from collector.proxy import open_proxy
 from collector.queue import open_redis, queue_keys
 from collector.settings import CollectorSettings
 from collector.shipment import QueueEnd
 from collector.shipper import Shipper
+from collector.space import Space
 from links.directory import LinkDirectory
 from links.store import LinkStore, LinkStoreError
 from process.at_once import AnyRequest

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from collector.journal import OpenJournal
+from collector.open_journal import OpenJournal
 
 
 class GroupSync:

@@ -12,8 +12,9 @@ from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, Respon
 
 from collector.breaker import Breaker
 from collector.group_sync import GroupSync
-from collector.journal import OpenJournal, Space
+from collector.open_journal import OpenJournal
 from collector.shipment import QueueEnd, Shipment
+from collector.space import Space
 from process.logs import log
 
 LINGER_SECONDS: Final = 0.005

@@ -12,7 +12,8 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from collector.durability import is_durable
-from collector.journal import Journal, OpenJournal
+from collector.journal import Journal
+from collector.open_journal import OpenJournal
 from collector.queue import QueueKeys, queue_id
 from process.logs import log
 

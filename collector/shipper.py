@@ -11,9 +11,10 @@ from typing import Final
 
 from collector.adoption import Adoption
 from collector.breaker import LONGEST_OPEN_SECONDS, SHORTEST_OPEN_SECONDS
-from collector.journal import OpenJournal, Space
 from collector.lane import Durability, Lane
+from collector.open_journal import OpenJournal
 from collector.shipment import QueueEnd
+from collector.space import Space
 
 TURN_EVENTS: Final = 100
 """Events that go by one lane before the next one's turn: enough to be shipped together, few enough to share work."""

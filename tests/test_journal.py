@@ -10,7 +10,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from collector.journal import JournalFullError, OpenJournal, Space, journals_left_behind
+from collector.journal import journals_left_behind
+from collector.open_journal import JournalFullError, OpenJournal
+from collector.space import Space
 
 MEGABYTE = 1024 * 1024
 
@@ -211,7 +213,8 @@ def test_the_queue_a_journal_is_bound_to_is_kept(journal):
 
 WRITE_UNTIL_KILLED = """
 import sys, pathlib
-from collector.journal import OpenJournal, Space
+from collector.open_journal import OpenJournal
+from collector.space import Space
 journal = OpenJournal(pathlib.Path(sys.argv[1]), Space(100_000_000))
 number = 0
 while True:

@@ -8,9 +8,10 @@ from redis.asyncio import Redis
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 
-from collector.journal import OpenJournal, Space
+from collector.open_journal import OpenJournal
 from collector.queue import QueueKeys, open_redis
 from collector.shipment import QueueEnd, Shipment
+from collector.space import Space
 from embedded.ports import free_port
 from embedded.redis import running_redis
 from embedded.server import Child, Program, wheel_file

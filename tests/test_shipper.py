@@ -10,10 +10,12 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from collector.breaker import FAILURES, Breaker
 from collector.durability import is_durable
-from collector.journal import OpenJournal, Space, journals_left_behind
+from collector.journal import journals_left_behind
+from collector.open_journal import OpenJournal
 from collector.queue import CLICK_QUEUE, QueueKeys, open_redis, queue_id
 from collector.shipment import QueueEnd, Shipment
 from collector.shipper import TURN_EVENTS, Shipper
+from collector.space import Space
 from embedded.redis import running_redis
 from process import tasks
 
