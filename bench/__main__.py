@@ -1,45 +1,60 @@
-"""All benchmarks, one table: `make bench` (ten minutes), `make bench-quick` (under one).
+"""All benchmarks, one table: `make bench` (a quarter of an hour), `make bench-quick` (under a minute).
 
 What was measured is kept in var/bench.json; `--commit` keeps it in bench/results.json, with which later runs compare
-their ratios.
+their ratios. Parts may be named: `.venv/bin/python bench endpoint growth`.
 """
 
 import argparse
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
+import consume
 import delivery
 import endpoint
+import enrichment
+import footprint
+import growth
 import latency
 import passthrough
+import steps
+import two
+from shared import QUICK, WHOLE, Shared
 from table import keep, moved, show
 
 ROOT = Path(__file__).parent.parent
 LATEST = ROOT / "var" / "bench.json"
 COMMITTED = Path(__file__).parent / "results.json"
+PARTS = {
+    part.__name__: part.measure
+    for part in (
+        *(steps, enrichment, endpoint, two, passthrough),
+        *(delivery, latency, footprint, growth, consume),
+    )
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; none: all")
     parser.add_argument("--quick", action="store_true", help="one short round: enough to see that it runs")
     parser.add_argument("--commit", action="store_true", help="keep it as what later runs are compared with")
     asked = parser.parse_args()
-    rounds, seconds, events = (1, 1, 20_000) if asked.quick else (5, 4, 300_000)
     found = []
-    for part in (
-        lambda: endpoint.measure(rounds=rounds, seconds=seconds),
-        lambda: passthrough.measure(rounds=rounds, seconds=seconds),
-        lambda: delivery.measure(rounds=rounds, events=events),
-        lambda: latency.measure(seconds=2 if asked.quick else 20),
-    ):
-        rows = part()
-        show(rows)
-        print()
-        found += rows
+    with ExitStack() as stack:
+        shared = Shared(stack, QUICK if asked.quick else WHOLE)
+        for name in asked.parts or PARTS:
+            began = time.monotonic()
+            rows = PARTS[name](shared)
+            print(f"\n{name} ({time.monotonic() - began:.0f} s)")
+            show(rows)
+            found += rows
     keep(found, LATEST)
-    for one in moved(found, COMMITTED):
-        print("moved by more than 15 %:", one)
     if asked.commit:
         keep(found, COMMITTED)
+    elif not asked.quick:  # one round of a second tells nothing
+        for one in moved(found, COMMITTED):
+            print("moved by more than 15 %:", one)
 
 
 if __name__ == "__main__":

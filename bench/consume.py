@@ -1,18 +1,15 @@
-"""Events a second of the consumers, beside a loop that only reads and decodes: `.venv/bin/python bench/consume.py`.
+"""Events a second of the consumers, beside a loop that only reads and decodes: part of `make bench`.
 
 One Apache Kafka, one PostgreSQL and one ClickHouse on this machine, as the tests have them; six partitions; clicks of
-2,000 links (a few of them busy), by visitors most of whom come once. All begin at the oldest event, in turns. The
-last column is what this process itself takes of a core: the servers have theirs, and ClickHouse is slow here, behind
-its front of the tests. No test asserts these: machines differ and are shared. Compare rows of one run.
+2,000 links (a few of them busy), by visitors most of whom come once. All begin at the oldest event, in turns. CPU µs
+is what this process itself takes: the servers have theirs, and ClickHouse is slow here, behind its front of the tests.
 """
 
 import asyncio
+import itertools
 import json
-import os
 import random
-import statistics
 import sys
-import tempfile
 import time
 import urllib.request
 from contextlib import contextmanager
@@ -23,6 +20,8 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from confluent_kafka import Producer
 from pydantic import SecretStr
+from shared import Shared, alone
+from table import Row, in_turns, rows
 
 from consumers.clickhouse import ClickHouse
 from consumers.clickhouse_server import ClickHouseServer
@@ -32,15 +31,17 @@ from consumers.progress import Progress
 from consumers.totals import Totals
 from embedded.ports import free_port
 from embedded.postgres import running_postgres
-from embedded.real_kafka import running_real_kafka
 from embedded.server import Child, Program
 from kafkastore.settings import KafkastoreSettings
 from links.link import link_of
 from links.store import LinkStore
 from process.settings import read_settings
 
-EVENTS = int(os.environ.get("EVENTS", "300000"))
-ROUNDS = int(os.environ.get("ROUNDS", "3"))
+BARE = "consumer: reads and decodes, no more"
+TOTALS = "consumer: totals into PostgreSQL"
+CLICKHOUSE = "consumer: clickhouse"
+ROUNDS = 2
+PREFIX = "consume."
 PARTITIONS = 6
 LINKS = 2_000
 NEW_VISITORS = 0.7
@@ -56,9 +57,9 @@ def click():
     )
 
 
-def values(rng):
+def values(rng, events):
     example = click()
-    for number in range(EVENTS):
+    for number in range(events):
         yield json.dumps(
             example
             | {
@@ -76,24 +77,26 @@ def values(rng):
         ).encode()
 
 
-async def fill(bootstrap):
+async def fill(bootstrap, events):
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
-    await admin.create_topics([NewTopic(topic, PARTITIONS, 1) for topic in ("clicks", "referrals", "bots")])
+    await admin.create_topics(
+        [NewTopic(PREFIX + topic, PARTITIONS, 1) for topic in ("clicks", "referrals", "bots")]
+    )
     await admin.close()
     producer = Producer(
         {"bootstrap.servers": bootstrap, "linger.ms": 50, "queue.buffering.max.messages": 1_000_000}
     )
-    for number, value in enumerate(values(random.Random(1))):
-        producer.produce("clicks", value, partition=number % PARTITIONS)
+    for number, value in enumerate(values(random.Random(1), events)):
+        producer.produce(f"{PREFIX}clicks", value, partition=number % PARTITIONS)
         producer.poll(0)
     producer.flush(60)
 
 
-async def read_and_decode(bootstrap):
+async def read_and_decode(bootstrap, events):
     """Read and decode everything, and do nothing with it."""
     consumer = AIOKafkaConsumer(
-        "clicks",
+        f"{PREFIX}clicks",
         bootstrap_servers=bootstrap,
         isolation_level="read_committed",
         auto_offset_reset="earliest",
@@ -103,49 +106,48 @@ async def read_and_decode(bootstrap):
     )
     await consumer.start()
     began, cpu, read = time.perf_counter(), time.process_time(), 0
-    while read < EVENTS:
+    while read < events:
         for records in (await consumer.getmany(timeout_ms=200, max_records=20_000)).values():
             for record in records:
                 decode(record.value)
             read += len(records)
     took, cpu = time.perf_counter() - began, time.process_time() - cpu
     await consumer.stop()
-    return EVENTS / took, cpu / EVENTS
+    return events / took, cpu / events * 1e6
 
 
-async def consume(url, sink):
+async def consume(url, sink, events):
     """Read everything into a sink."""
-    loop = Loop(
-        read_settings(KafkastoreSettings, {"KAFKA_URL": url}), sink, Progress("bench"), until_end=True
-    )
+    settings = read_settings(KafkastoreSettings, {"KAFKA_URL": url, "KAFKA_PREFIX": PREFIX})
+    loop = Loop(settings, sink, Progress("bench"), until_end=True)
     began, cpu = time.perf_counter(), time.process_time()
     await loop.run(asyncio.Event())
     took, cpu = time.perf_counter() - began, time.process_time() - cpu
     await sink.close()
-    return EVENTS / took, cpu / EVENTS
+    return events / took, cpu / events * 1e6
 
 
-async def totals(url, postgres_url, number):
+async def totals(url, postgres_url, number, events):
     database_url = await new_database(postgres_url, f"totals_{number}")
     sink = Totals(database_url, visitor_days=35)
     await sink.positions("none", {})
     store = LinkStore(database_url)
     await store.save([link_of({"id": link, "campaign": "x"}) for link in range(1, LINKS + 1)])
     await store.close()
-    figures = await consume(url, sink)
+    figures = await consume(url, sink, events)
     connection = await asyncpg.connect(database_url)
     counted = await connection.fetchval("SELECT sum(total_clicks) FROM links")
     await connection.close()
-    if counted != EVENTS:
-        sys.exit(f"{counted} events were counted, of {EVENTS}")
+    if counted != events:
+        sys.exit(f"{counted} events were counted, of {events}")
     return figures
 
 
-async def clickhouse(url, server_url, number):
+async def clickhouse(url, server_url, number, events):
     server = ClickHouseServer(SecretStr(f"{server_url}/default"))
     await server.ask(f"CREATE DATABASE bench_{number}")
     await server.close()
-    return await consume(url, ClickHouse(SecretStr(f"{server_url}/bench_{number}")))
+    return await consume(url, ClickHouse(SecretStr(f"{server_url}/bench_{number}")), events)
 
 
 @contextmanager
@@ -183,30 +185,39 @@ async def new_database(postgres_url, name):
     return postgres_url.rpartition("/")[0] + f"/{name}"
 
 
-def main():
-    with tempfile.TemporaryDirectory(prefix="onward-bench-") as name:
-        directory = Path(name)
-        directory.chmod(0o755)  # PostgreSQL does not run as root
-        with (
-            running_real_kafka(directory / "kafka") as kafka,
-            running_postgres(directory / "postgres") as postgres_url,
-            running_clickhouse(directory / "clickhouse") as clickhouse_url,
-        ):
-            asyncio.run(fill(kafka.bootstrap))
-            figures = {"read and decode": [], "totals into PostgreSQL": [], "clickhouse": []}
-            for number in range(ROUNDS):
-                baseline = asyncio.run(read_and_decode(kafka.bootstrap))
-                counted = asyncio.run(totals(kafka.url, postgres_url, number))
-                stored = asyncio.run(clickhouse(kafka.url, clickhouse_url, number))
-                for found, figure in zip(figures.values(), (baseline, counted, stored), strict=True):
-                    found.append(figure)
-    for what, found in figures.items():
-        rates, costs = zip(*found, strict=True)
-        print(
-            f"{what:<24} {statistics.median(rates):9,.0f} events/s  ({min(rates):,.0f} – {max(rates):,.0f})"
-            f"   {statistics.median(costs) * 1e6:5.1f} µs of one core each"
+def measure(shared: Shared) -> list[Row]:
+    """Give the processor's time of an event and events a second of each; nothing when it must be quick."""
+    events = shared.effort.events
+    if shared.effort.quick:  # their servers take longer to start than all the rest
+        return []
+    kafka = shared.kafka
+    with (
+        running_postgres(shared.directory / "postgres") as postgres_url,
+        running_clickhouse(shared.directory / "clickhouse") as clickhouse_url,
+    ):
+        asyncio.run(fill(kafka.bootstrap, events))
+        number = itertools.count()
+        found = in_turns(
+            {
+                BARE: lambda: asyncio.run(read_and_decode(kafka.bootstrap, events)),
+                TOTALS: lambda: asyncio.run(totals(kafka.url, postgres_url, next(number), events)),
+                CLICKHOUSE: lambda: asyncio.run(clickhouse(kafka.url, clickhouse_url, next(number), events)),
+            },
+            ROUNDS,
         )
+    return [
+        *rows(
+            {name: [cpu for _, cpu in some] for name, some in found.items()},
+            "CPU µs",
+            dict.fromkeys((TOTALS, CLICKHOUSE), BARE),
+        ),
+        *rows(
+            {f"{name}, a second": [rate for rate, _ in some] for name, some in found.items()},
+            "events/s",
+            dict.fromkeys((f"{TOTALS}, a second", f"{CLICKHOUSE}, a second"), f"{BARE}, a second"),
+        ),
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    alone(measure)

@@ -6,40 +6,22 @@ each is the first of an idle pipeline.
 """
 
 import asyncio
-import subprocess
-import tempfile
 import time
 from contextlib import ExitStack
-from pathlib import Path
 
 import aiohttp
 from confluent_kafka import Consumer, TopicPartition
-from rig import SCRIPTS, lasting_kafka, redis
-from table import Row, rows, show
-
-from embedded.ports import free_port
-from embedded.server import Child, Program
+from rig import SCRIPTS, empty, run, worker
+from shared import Shared, alone
+from table import Row, rows
 
 RATES = {"idle (2 a second)": 2, "100 a second": 100, "1,000 a second": 1000}
+BOTH_CORES = "0,1"
 PARTITIONS = 4
+PREFIX = "latency."
 AGENT = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"
 )
-
-
-def child(stack, directory, environ, event, *command):
-    program = Program(
-        name=command[0],
-        directory=directory / command[0],
-        argv=(str(SCRIPTS / command[0]), *command[1:]),
-        ports=(),
-        answers=lambda: f'"{event}"' in program.log.read_text("utf-8"),
-        environment={name: str(value) for name, value in environ.items()},
-        start_seconds=60,
-    )
-    started = Child(program)
-    started.start()
-    stack.callback(started.stop)
 
 
 def reader(bootstrap):
@@ -52,7 +34,7 @@ def reader(bootstrap):
             "fetch.wait.max.ms": 10,
         }
     )
-    consumer.assign([TopicPartition("clicks", partition, 0) for partition in range(PARTITIONS)])
+    consumer.assign([TopicPartition(f"{PREFIX}clicks", partition, 0) for partition in range(PARTITIONS)])
     return consumer
 
 
@@ -101,38 +83,39 @@ async def waits(port, consumer, seconds) -> dict[str, list[float]]:
     return found
 
 
-def measure(*, seconds: float) -> list[Row]:
-    """Give the median and the 99th of a hundred, by rate."""
+def measure(shared: Shared) -> list[Row]:
+    """Give the median and the 99th of a hundred, by rate, beside those of an idle pipeline."""
+    redis, kafka = shared.redis, shared.kafka
+    empty(redis)
+    environ = {
+        "REDIS_URL": redis.url,
+        "KAFKA_URL": kafka.url,
+        "KAFKA_PREFIX": PREFIX,
+        "KAFKA_PARTITIONS": PARTITIONS,
+    }
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onward-bench-")))
-        server = redis(stack, directory / "redis")
-        kafka = stack.enter_context(lasting_kafka(directory / "kafka"))
-        environ = {
-            "PORT": free_port(),
-            "HOST": "127.0.0.1",
-            "REDIS_URL": server.url,
-            "KAFKA_URL": kafka.url,
-            "KAFKA_PARTITIONS": PARTITIONS,
-            "DATABASE_URL": f"sqlite:///{directory}/onward.db",
-            "JOURNAL_DIR": directory / "journal",
-        }
-        subprocess.run(
-            [SCRIPTS / "collector", "links", "add", "--target", "default=https://www.example.com/"],
-            env={name: str(value) for name, value in environ.items()},
-            check=True,
-            capture_output=True,
+        collector = run(stack, shared.collector("early", redis.url, links=100, core=BOTH_CORES))
+        run(
+            stack,
+            worker(
+                shared.directory / "kafkastore-early", [SCRIPTS / "kafkastore", "run"], environ, BOTH_CORES
+            ),
         )
-        child(stack, directory, environ, "collector_started", "collector", "serve")
-        child(stack, directory, environ, "queue_owned", "kafkastore", "run")
         consumer = reader(kafka.bootstrap)
-        found = asyncio.run(waits(environ["PORT"], consumer, seconds))
+        found = asyncio.run(waits(collector.program.ports[0], consumer, _seconds(shared)))
         consumer.close()
-    figures = {}
-    for name, each in found.items():
-        figures[f"click to Kafka, {name}, p50"] = [each[len(each) // 2]]
-        figures[f"click to Kafka, {name}, p99"] = [each[int(len(each) * 0.99)]]
-    return rows(figures, "ms", {})
+    figures, baselines = {}, {}
+    for percent, share in (("p50", 0.5), ("p99", 0.99)):
+        named = {name: f"click to Kafka, {name}, {percent}" for name in found}
+        figures |= {named[name]: [each[int(len(each) * share)]] for name, each in found.items()}
+        first, *others = named.values()
+        baselines |= dict.fromkeys(others, first)
+    return rows(figures, "ms", baselines)
+
+
+def _seconds(shared: Shared) -> float:
+    return 2 if shared.effort.quick else 15
 
 
 if __name__ == "__main__":
-    show(measure(seconds=20))
+    alone(measure)

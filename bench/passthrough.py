@@ -3,19 +3,20 @@
 Two pairs. A page from memory, whose every view is a referral shipped to a real Redis, beside a bare handler that
 returns the same bytes; and a style sheet that is relayed beside the plainest reverse proxy that aiohttp allows,
 both in front of the same upstream. Server on one core; wrk, upstream and Redis on another.
-
 """
 
 import sys
-import tempfile
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from rig import CLIENT_CORE, SCRIPTS, SERVER_CORE, WARM_SECONDS, empty, load, need, redis, serve
-from table import Row, in_turns, rows, show
+from rig import CLIENT_CORE, SERVER_CORE, empty, need, run, serve
+from shared import Shared, alone
+from table import Row, in_turns, rows
+from wrk import load
 
 from embedded.ports import free_port
+from embedded.server import Child
 
 PAGE_BYTES, ASSET_BYTES = 8_000, 16_000
 
@@ -122,71 +123,53 @@ end
 """
 REFERRED = 'headers["Referer"] = "https://www.site" .. n % 300 .. ".example/" .. n'
 
-
 PAGE, ASSET_PATH = "/", "/a/style.css"
 BARE = "bare handler, the same page"
 PROXY = "bare aiohttp reverse proxy, a style sheet"
 
 
-def measure(*, rounds: int, seconds: float) -> list[Row]:
+def measure(shared: Shared) -> list[Row]:
     """Give every row, in the processor's time of each."""
     need(wrk="wrk", taskset="util-linux")
+    effort, redis = shared.effort, shared.redis
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onward-bench-")))
-        server = redis(stack, directory / "redis")
+        directory = shared.directory / "passthrough"
+        directory.mkdir()
         by = {}
         for name, path, each in (("page", PAGE, ""), ("referred", PAGE, REFERRED), ("asset", ASSET_PATH, "")):
             by[name] = directory / f"{name}.lua"
             by[name].write_text(REQUESTS.format(path=path, each=each))
-        ports = {role: free_port() for role in ("upstream", "handler", "proxy", "collector")}
-        upstream = ports["upstream"]
-        environ = {
-            "PORT": ports["collector"],
-            "HOST": "127.0.0.1",
-            "REDIS_URL": server.url,
-            "DATABASE_URL": f"sqlite:///{directory}/onward.db",
-            "JOURNAL_DIR": directory / "journal",
-            "FRONTEND_URL": f"http://127.0.0.1:{upstream}",
-        }
-        commands = {
-            "upstream": [sys.executable, "-c", UPSTREAM, str(upstream)],
-            "handler": [sys.executable, "-c", BARE_HANDLER, str(ports["handler"])],
-            "proxy": [sys.executable, "-c", BARE_PROXY, str(ports["proxy"]), str(upstream)],
-            "collector": [str(SCRIPTS / "collector"), "serve"],
-        }
-        servers = {
-            role: serve(
-                stack,
-                directory / role,
-                ports[role],
-                command,
-                environ,
-                path=ASSET_PATH,
-                core=CLIENT_CORE if role == "upstream" else SERVER_CORE,
-            )
-            for role, command in commands.items()
-        }
+
+        def start(role: str, source: str, *arguments: int, core: int = SERVER_CORE) -> Child:
+            port = free_port()
+            argv = [sys.executable, "-c", source, port, *arguments]
+            return serve(stack, directory / role, port, argv, path=ASSET_PATH, core=core)
+
+        (port,) = start("upstream", UPSTREAM, core=CLIENT_CORE).program.ports
+        handler, proxy = start("handler", BARE_HANDLER), start("proxy", BARE_PROXY, port)
+        collector = run(
+            stack,
+            shared.collector("pages", redis.url, links=0, FRONTEND_URL=f"http://127.0.0.1:{port}"),
+        )
         asked = {
-            BARE: (servers["handler"], by["referred"]),
-            "a page from memory": (servers["collector"], by["page"]),
-            "a page from memory, a referral each": (servers["collector"], by["referred"]),
-            PROXY: (servers["proxy"], by["asset"]),
-            "a style sheet, relayed": (servers["collector"], by["asset"]),
+            BARE: (handler, by["referred"]),
+            "a page from memory": (collector, by["page"]),
+            "a page from memory, a referral each": (collector, by["referred"]),
+            PROXY: (proxy, by["asset"]),
+            "a style sheet, relayed": (collector, by["asset"]),
         }
 
-        def cost(child, script, for_seconds=seconds) -> float:
-            found = load(child, script, for_seconds)
-            empty(server)
+        def cost(child: Child, asks: Path, seconds: float = effort.seconds) -> float:
+            found = load(child, asks, seconds)
+            empty(redis)
             return found.cpu_us
 
-        for child, script in asked.values():
-            cost(child, script, WARM_SECONDS)
-        found = in_turns({name: partial(cost, *one) for name, one in asked.items()}, rounds)
-        beside = {
-            name: PROXY if "style sheet" in name else BARE for name in asked if name not in (BARE, PROXY)
-        }
-        return rows(found, "CPU µs", beside)
+        for child, asks in asked.values() if effort.warm_seconds else ():
+            cost(child, asks, effort.warm_seconds)
+        found = in_turns({name: partial(cost, *one) for name, one in asked.items()}, effort.rounds)
+    beside = {name: PROXY if "style sheet" in name else BARE for name in asked if name not in (BARE, PROXY)}
+    return rows(found, "CPU µs", beside)
 
 
 if __name__ == "__main__":
-    show(measure(rounds=3, seconds=3))
+    alone(measure)

@@ -5,39 +5,26 @@ second say as much of the neighbours. Rows are measured in turns (A-B-A-B), and 
 """
 
 import os
-import re
 import shutil
-import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 from redis import Redis
 
 from embedded import apache_kafka
 from embedded.kafka import KafkaServer
 from embedded.redis import RedisServer, running_redis
-from embedded.server import Child, Program
+from embedded.server import Child, Program, tail
 
 SERVER_CORE, CLIENT_CORE = 0, 1
 SCRIPTS = Path(sys.executable).parent
-CONNECTIONS = 32
-WARM_SECONDS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What a server did under load."""
-
-    rate: float
-    """Requests a second."""
-    cpu_us: float
-    """Microseconds of the processor for each."""
-    p50_ms: float
-    p99_ms: float
+LOOK_SECONDS = 0.003
 
 
 def need(**packages: str) -> None:
@@ -69,57 +56,63 @@ def lasting_kafka(directory: Path) -> Iterator[KafkaServer]:
         apache_kafka.JVM = of_tests
 
 
-def serve(
-    stack: ExitStack,
+def server(
     directory: Path,
     port: int,
     argv: Sequence[str],
     environ: Mapping[str, object] | None = None,
     *,
     path: str = "/",
-    core: int = SERVER_CORE,
+    core: object = SERVER_CORE,
 ) -> Child:
-    """Run a server until the stack ends; it is there when it answers `path`, whatever it answers."""
-    program = Program(
-        name=directory.name,
-        directory=directory,
-        argv=("taskset", "--cpu-list", str(core), *argv),
-        ports=(port,),
-        answers=lambda: _answers(port, path),
-        environment={name: str(value) for name, value in (environ or {}).items()},
-        start_seconds=60,
-    )
-    child = Child(program)
+    """Give a server that is there when it answers `path`, whatever it answers; `core` may name several."""
+    return _pinned(directory, argv, environ, core, (port,), lambda _: _answers(port, path))
+
+
+def worker(
+    directory: Path, argv: Sequence[str], environ: Mapping[str, object], core: object = SERVER_CORE
+) -> Child:
+    """Give a `kafkastore run`: it is there when it owns a queue."""
+    return _pinned(directory, argv, environ, core, (), lambda log: b'"queue_owned"' in log.read_bytes())
+
+
+def serve(stack: ExitStack, *arguments, **more) -> Child:
+    """Run a server until the stack ends."""
+    return run(stack, server(*arguments, **more))
+
+
+def run(stack: ExitStack, child: Child) -> Child:
+    """Run something until the stack ends."""
     child.start()
     stack.callback(child.stop)
     return child
 
 
-def load(server: Child, script: Path, seconds: float, *, connections: int = CONNECTIONS) -> Load:
-    """Have wrk ask a server for a while, by a script of its own."""
-    before = cpu_seconds(server.pid)
-    said = subprocess.run(
-        [
-            *(
-                "taskset",
-                "--cpu-list",
-                str(CLIENT_CORE),
-                "wrk",
-                "--threads=1",
-                f"--connections={connections}",
-            ),
-            *(f"--duration={seconds:g}s", "--latency", f"--script={script}"),
-            f"http://127.0.0.1:{server.program.ports[0]}",
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    cpu = cpu_seconds(server.pid) - before
-    assert "Non-2xx or 3xx" not in said, said  # noqa: S101
-    requests = int(re.search(r"(\d+) requests in", said)[1])
-    rate = float(re.search(r"Requests/sec:\s*([\d.]+)", said)[1])
-    return Load(rate, cpu / requests * 1e6, _latency_ms(said, 50), _latency_ms(said, 99))
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What it took from the command to the first answer."""
+
+    ms: float
+    cpu_ms: float
+
+
+def started(child: Child) -> Start:
+    """Start something, looking more often than one usually would."""
+    began = time.perf_counter()
+    child.launch()
+    while not child.program.answers():
+        if not child.pid or time.perf_counter() - began > child.program.start_seconds:
+            sys.exit(f"It does not start.\n{tail(child.program.log)}")
+        time.sleep(LOOK_SECONDS)
+    return Start((time.perf_counter() - began) * 1000, cpu_seconds(child.pid) * 1000)
+
+
+def cpu_us(step: Callable[[Any], object], cases: Sequence[Any]) -> float:
+    """Give the microseconds of this process's processor that a step takes for a case."""
+    began = time.process_time()
+    for case in cases:
+        step(case)
+    return (time.process_time() - began) / len(cases) * 1e6
 
 
 def cpu_seconds(pid: int) -> float:
@@ -136,10 +129,32 @@ def resident_mb(pid: int) -> float:
     return own + sum(resident_mb(child) for child in _children(pid))
 
 
+def redis_seconds(server: RedisServer) -> float:
+    """Give what a Redis has had of the processor."""
+    with Redis.from_url(server.url) as client:
+        used = client.info("cpu")
+    return used["used_cpu_user"] + used["used_cpu_sys"]
+
+
 def empty(server: RedisServer) -> None:
     """Take what was shipped away: a bench is not about what a full Redis costs."""
     with Redis.from_url(server.url) as client:
         client.delete("click_queue")
+
+
+def _pinned(directory, argv, environ, core, ports, answers) -> Child:
+    log = directory / f"{directory.name}.log"
+    return Child(
+        Program(
+            name=directory.name,
+            directory=directory,
+            argv=("taskset", "--cpu-list", str(core), *map(str, argv)),
+            ports=ports,
+            answers=lambda: answers(log),
+            environment={name: str(value) for name, value in (environ or {}).items()},
+            start_seconds=120,
+        )
+    )
 
 
 def _children(pid: int) -> list[int]:
@@ -148,11 +163,6 @@ def _children(pid: int) -> list[int]:
         with suppress(FileNotFoundError):
             found += map(int, (task / "children").read_text("ascii").split())
     return found
-
-
-def _latency_ms(said: str, percent: int) -> float:
-    number, unit = re.search(rf"{percent}%\s*([\d.]+)(us|ms|s)", said).groups()
-    return float(number) * {"us": 0.001, "ms": 1, "s": 1000}[unit]
 
 
 def _answers(port: int, path: str) -> bool:

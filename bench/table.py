@@ -64,10 +64,10 @@ def rows(found: Mapping[str, Sequence[float]], unit: str, baselines: Mapping[str
 
 def show(found: Sequence[Row]) -> None:
     """Print rows as a table."""
-    widest = max(len(row.name) for row in found)
+    widest = max((len(row.name) for row in found), default=0)
     for row in found:
         spread = f"{_number(min(row.found))} – {_number(max(row.found))}"
-        ratio = "" if row.ratio is None else f"{row.ratio:.2f} × {row.baseline}"
+        ratio = "" if row.ratio is None else f"{_number(row.ratio)} × {row.baseline}"
         print(f"{row.name:<{widest}} {_number(row.value):>10} {row.unit:<12} {spread:>21}  {ratio}")
 
 
@@ -87,7 +87,7 @@ def moved(found: Sequence[Row], committed: Path) -> list[str]:
     for row in found:
         known = before.get(row.name)
         if row.ratio is not None and known and abs(row.ratio / known - 1) > MOVED:
-            said.append(f"{row.name}: {known:.2f} × {row.baseline} before, {row.ratio:.2f} × now")
+            said.append(f"{row.name}: {_number(known)} × {row.baseline} before, {_number(row.ratio)} × now")
     return said
 
 
