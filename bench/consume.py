@@ -2,7 +2,7 @@
 
 One Apache Kafka, one PostgreSQL and one ClickHouse on this machine, as the tests have them; six partitions; clicks of
 2,000 links (a few of them busy), by visitors most of whom come once. All begin at the oldest event, in turns. CPU µs
-is what this process itself takes: the servers have theirs, and ClickHouse is slow here, behind its front of the tests.
+is what this process itself takes. The servers have theirs; ClickHouse is slow here, behind its front of the tests.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Processor time of enriching clicks, as a day's look like, by step: part of `make bench`.
 
-Agents and networks come back as often as Zipf's law says (visitors.py), a thousand clicks a second. The first row, the
-value's JSON by itself, is the baseline. What was never seen is looked at with ever other agents.
+Agents and networks come back as often as Zipf's law says (visitors.py), a thousand clicks a second. The first row,
+the value's JSON by itself, is the baseline. What was never seen is looked at with ever other agents.
 """
 
 import itertools

@@ -114,7 +114,7 @@ def measure(shared: Shared) -> list[Row]:
 
 
 def _seconds(shared: Shared) -> float:
-    return 2 if shared.effort.quick else 15
+    return 1 if shared.effort.quick else 15
 
 
 if __name__ == "__main__":

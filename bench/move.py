@@ -1,8 +1,8 @@
 """A queue of lines moved to Kafka in a process of its own, on its own core: what delivery and growth measure.
 
-`bare` is what aiokafka itself costs: ready records in transactions of the same size, without Redis. `moved` is claim →
-publish → forget with the line itself as the value, no enrichment. `enriched` is what `kafkastore run` does. The clock
-runs for the events behind the first ones, by which everything is warm.
+`bare` is what aiokafka itself costs: ready records in transactions of the same size, without Redis. `moved` is
+claim → publish → forget with the line itself as the value, no enrichment. `enriched` is what `kafkastore run` does.
+The clock runs for the events behind the first ones, by which everything is warm.
 """
 
 import asyncio

@@ -159,6 +159,9 @@ def measure(shared: Shared) -> list[Row]:
             "a style sheet, relayed": (collector, by["asset"]),
         }
 
+        if effort.quick:
+            del asked["a page from memory"]
+
         def cost(child: Child, asks: Path, seconds: float = effort.seconds) -> float:
             found = load(child, asks, seconds)
             empty(redis)

@@ -66,14 +66,16 @@ def server(
     core: object = SERVER_CORE,
 ) -> Child:
     """Give a server that is there when it answers `path`, whatever it answers; `core` may name several."""
-    return _pinned(directory, argv, environ, core, (port,), lambda _: _answers(port, path))
+    return _pinned(directory, argv, environ, core, ports=(port,), answers=lambda _: _answers(port, path))
 
 
 def worker(
     directory: Path, argv: Sequence[str], environ: Mapping[str, object], core: object = SERVER_CORE
 ) -> Child:
     """Give a `kafkastore run`: it is there when it owns a queue."""
-    return _pinned(directory, argv, environ, core, (), lambda log: b'"queue_owned"' in log.read_bytes())
+    return _pinned(
+        directory, argv, environ, core, ports=(), answers=lambda log: b'"queue_owned"' in log.read_bytes()
+    )
 
 
 def serve(stack: ExitStack, *arguments, **more) -> Child:
@@ -142,7 +144,7 @@ def empty(server: RedisServer) -> None:
         client.delete("click_queue")
 
 
-def _pinned(directory, argv, environ, core, ports, answers) -> Child:
+def _pinned(directory, argv, environ, core, *, ports, answers) -> Child:
     log = directory / f"{directory.name}.log"
     return Child(
         Program(
