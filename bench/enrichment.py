@@ -5,6 +5,7 @@ the value's JSON by itself, is the baseline. What was never seen is looked at wi
 """
 
 import itertools
+import statistics
 from functools import partial
 
 import msgspec
@@ -28,6 +29,7 @@ TOPICS = frozenset({"clicks"})
 NONE = frozenset()
 BARE = "enrichment: the value's JSON by itself"
 WHOLE = "enrichment: event → record, all of it"
+LINE, VALUE = "size: a click's line", "size: its value, JSON"
 
 
 def measure(shared: Shared) -> list[Row]:
@@ -72,7 +74,14 @@ def measure(shared: Shared) -> list[Row]:
         },
         effort.rounds,
     )
-    return rows(found, "CPU µs", {name: BARE for name in found if name != BARE})
+    sizes = {
+        LINE: [statistics.mean(map(len, written))],
+        VALUE: [statistics.mean(len(encode_value(one)) for one in values)],
+    }
+    return [
+        *rows(found, "CPU µs", {name: BARE for name in found if name != BARE}),
+        *rows(sizes, "bytes", {VALUE: LINE}),
+    ]
 
 
 if __name__ == "__main__":
