@@ -1,13 +1,14 @@
 """All benchmarks, one table: `make bench` (a quarter of an hour), `make bench-quick` (under a minute).
 
 What was measured is kept in var/bench.json; `--commit` keeps it in bench/results.json, with which later runs compare
-their ratios. Parts may be named: `.venv/bin/python bench endpoint growth`.
+their ratios. Parts may be named, and only they are measured anew: `.venv/bin/python bench endpoint growth`.
 """
 
 import argparse
 import threading
 import time
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 
 import consume
@@ -21,7 +22,7 @@ import passthrough
 import steps
 import two
 from shared import QUICK, WHOLE, Shared
-from table import keep, moved, show
+from table import keep, kept, moved, show
 
 ROOT = Path(__file__).parent.parent
 LATEST = ROOT / "var" / "bench.json"
@@ -41,22 +42,23 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one short round: enough to see that it runs")
     parser.add_argument("--commit", action="store_true", help="keep it as what later runs are compared with")
     asked = parser.parse_args()
-    found = []
+    found = {}
     with ExitStack() as stack:
         shared = Shared(stack, QUICK if asked.quick else WHOLE)
         if asked.quick:  # its figures tell nothing: Kafka may as well start beside what it disturbs
             threading.Thread(target=lambda: shared.kafka).start()
         for name in asked.parts or PARTS:
             began = time.monotonic()
-            rows = PARTS[name](shared)
+            found[name] = PARTS[name](shared)
             print(f"\n{name} ({time.monotonic() - began:.0f} s)")
-            show(rows)
-            found += rows
+            show(found[name])
+    if asked.quick:  # one round of a second tells nothing that is worth keeping
+        return
     keep(found, LATEST)
     if asked.commit:
         keep(found, COMMITTED)
-    elif not asked.quick:  # one round of a second tells nothing
-        for one in moved(found, COMMITTED):
+    elif COMMITTED.exists():
+        for one in moved(chain(*found.values()), chain(*kept(COMMITTED).values())):
             print("moved by more than 15 %:", one)
 
 

@@ -4,13 +4,13 @@ Prints the tables of docs/benchmarks.md from var/bench.json, or from another fil
 not measured here, and how full anything may be, stands below as constants.
 """
 
-import json
-import statistics
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from math import ceil
 from pathlib import Path
+
+from table import Row, kept
 
 LATEST = Path(__file__).parent.parent / "var" / "bench.json"
 
@@ -65,8 +65,9 @@ class Needs:
         return self.collectors + self.kafkastores + self.consumers
 
 
-def costs_of(found: Mapping[str, float]) -> Costs:
+def costs_of(parts: Mapping[str, Sequence[Row]]) -> Costs:
     """Take the rows that count from all that was measured."""
+    found = {row.name: row.value for some in parts.values() for row in some}
     return Costs(
         collector_us=found["a click, by id"],
         redis_us=found["Redis, a click shipped"] + found["Redis, moved only, exactly_once"],
@@ -156,13 +157,7 @@ def _round(number: float) -> str:
 
 def main() -> None:
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else LATEST
-    found = {
-        row["name"]: statistics.median(row["found"]) for row in json.loads(path.read_text("utf-8"))["rows"]
-    }
-    try:
-        costs = costs_of(found)
-    except KeyError as missing:
-        sys.exit(f"{path} has no row {missing}: `make bench` measures it.")
+    costs = costs_of(kept(path))
     print(capacity(costs), "\n", order(costs), sep="\n")
 
 

@@ -8,7 +8,7 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -66,30 +66,44 @@ def show(found: Sequence[Row]) -> None:
     """Print rows as a table."""
     widest = max((len(row.name) for row in found), default=0)
     for row in found:
-        spread = f"{_number(min(row.found))} – {_number(max(row.found))}"
-        ratio = "" if row.ratio is None else f"{_number(row.ratio)} × {row.baseline}"
-        print(f"{row.name:<{widest}} {_number(row.value):>10} {row.unit:<12} {spread:>21}  {ratio}")
+        spread = f"{number(min(row.found))} – {number(max(row.found))}"
+        ratio = "" if row.ratio is None else f"{number(row.ratio)} × {row.baseline}"
+        print(f"{row.name:<{widest}} {number(row.value):>10} {row.unit:<12} {spread:>21}  {ratio}")
 
 
-def keep(found: Sequence[Row], path: Path) -> None:
-    """Write rows as JSON, with the machine they were found on."""
+def keep(found: Mapping[str, Sequence[Row]], path: Path) -> None:
+    """Write the rows of some parts as JSON, with the machine they were found on; those of other parts stay."""
     machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": sys.version.split()[0]}
+    known = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    parts = known["parts"] if known.get("machine") == machine else {}
+    parts |= {part: [asdict(row) for row in some] for part, some in found.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"machine": machine, "rows": [asdict(row) for row in found]}, indent=1) + "\n")
+    path.write_text(json.dumps({"machine": machine, "parts": parts}, indent=1, ensure_ascii=False) + "\n")
 
 
-def moved(found: Sequence[Row], committed: Path) -> list[str]:
+def kept(path: Path) -> dict[str, list[Row]]:
+    """Read what was kept, by part."""
+    parts = json.loads(path.read_text("utf-8"))["parts"]
+    return {
+        part: [Row(**row | {"found": tuple(row["found"])}) for row in some] for part, some in parts.items()
+    }
+
+
+def moved(found: Iterable[Row], committed: Iterable[Row]) -> list[str]:
     """Say which ratios are more than 15 % off those committed."""
-    if not committed.exists():
-        return []
-    before = {row["name"]: row["ratio"] for row in json.loads(committed.read_text("utf-8"))["rows"]}
+    before = {row.name: row for row in committed}
     said = []
     for row in found:
         known = before.get(row.name)
-        if row.ratio is not None and known and abs(row.ratio / known - 1) > MOVED:
-            said.append(f"{row.name}: {_number(known)} × {row.baseline} before, {_number(row.ratio)} × now")
+        if known is None or known.baseline != row.baseline or not (known.ratio and row.ratio):
+            continue
+        if abs(row.ratio / known.ratio - 1) > MOVED:
+            said.append(
+                f"{row.name}: {number(known.ratio)} × {row.baseline} before, {number(row.ratio)} × now"
+            )
     return said
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Write a figure with as many digits as it deserves."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"  # noqa: PLR2004
