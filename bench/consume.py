@@ -20,7 +20,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from confluent_kafka import Producer
 from pydantic import SecretStr
-from shared import Shared, alone
+from shared import Shared
 from table import Row, in_turns, rows
 
 from consumers.clickhouse import ClickHouse
@@ -217,7 +217,3 @@ def measure(shared: Shared) -> list[Row]:
             dict.fromkeys((f"{TOTALS}, a second", f"{CLICKHOUSE}, a second"), f"{BARE}, a second"),
         ),
     ]
-
-
-if __name__ == "__main__":
-    alone(measure)

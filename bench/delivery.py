@@ -10,7 +10,7 @@ from functools import partial
 
 from move import Move, Moved, fill, moved
 from rig import need
-from shared import Shared, alone
+from shared import Shared
 from table import Row, in_turns, rows
 from visitors import lines
 
@@ -73,7 +73,3 @@ def measure(shared: Shared) -> list[Row]:
         ),
         *rows(of_redis, "CPU µs", {}),
     ]
-
-
-if __name__ == "__main__":
-    alone(measure)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rig import CLIENT_CORE, SCRIPTS, empty, need, redis, redis_seconds, run, worker
 from rivals import bare_handler, bare_server, nginx
-from shared import Shared, alone
+from shared import Shared
 from table import Row, in_turns, rows
 from wrk import CONNECTIONS_WITH_PAUSES, load, paused, script
 
@@ -135,7 +135,3 @@ def _waits(shared: Shared, waiting: dict[str, Child], room: dict[int, float], as
             {f"{name}, {percent}": f"{baseline}, {percent}" for name, baseline in baselines.items()},
         )
     ]
-
-
-if __name__ == "__main__":
-    alone(measure)

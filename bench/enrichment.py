@@ -10,7 +10,7 @@ from functools import partial
 
 import msgspec
 from rig import cpu_us
-from shared import Shared, alone
+from shared import Shared
 from table import Row, in_turns, rows
 from visitors import AGENTS, BEGIN, agents, lines
 
@@ -82,7 +82,3 @@ def measure(shared: Shared) -> list[Row]:
         *rows(found, "CPU µs", {name: BARE for name in found if name != BARE}),
         *rows(sizes, "bytes", {VALUE: LINE}),
     ]
-
-
-if __name__ == "__main__":
-    alone(measure)

@@ -15,7 +15,7 @@ from move import fill
 from redis import Redis
 from rig import SCRIPTS, empty, need, resident_mb, started, worker
 from rivals import bare_handler
-from shared import Shared, alone
+from shared import Shared
 from table import Row, in_turns, rows
 from visitors import lines
 from wrk import load, script
@@ -115,7 +115,3 @@ def _await_empty(server: RedisServer) -> None:
             if time.monotonic() > deadline:
                 sys.exit(f"The backlog was not moved within {MOVE_SECONDS} s.")
             time.sleep(0.05)
-
-
-if __name__ == "__main__":
-    alone(measure)

@@ -11,7 +11,7 @@ from functools import partial
 
 from move import Move, Moved, fill, moved
 from rig import CLIENT_CORE, empty, need, resident_mb, started
-from shared import Shared, alone
+from shared import Shared
 from table import Row, in_turns, rows
 from visitors import lines
 from wrk import load, script
@@ -120,7 +120,3 @@ def _series(found, unit: str) -> list[Row]:
     """Give rows beside the first of them."""
     first = next(iter(found))
     return rows(found, unit, {name: first for name in found if name != first})
-
-
-if __name__ == "__main__":
-    alone(measure)

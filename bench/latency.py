@@ -12,7 +12,7 @@ from contextlib import ExitStack
 import aiohttp
 from confluent_kafka import Consumer, TopicPartition
 from rig import SCRIPTS, empty, run, worker
-from shared import Shared, alone
+from shared import Shared
 from table import Row, rows
 
 RATES = {"idle (2 a second)": 2, "100 a second": 100, "1,000 a second": 1000}
@@ -115,7 +115,3 @@ def measure(shared: Shared) -> list[Row]:
 
 def _seconds(shared: Shared) -> float:
     return 1 if shared.effort.quick else 15
-
-
-if __name__ == "__main__":
-    alone(measure)

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from rig import CLIENT_CORE, SERVER_CORE, empty, need, run, serve
-from shared import Shared, alone
+from shared import Shared
 from table import Row, in_turns, rows
 from wrk import load
 
@@ -172,7 +172,3 @@ def measure(shared: Shared) -> list[Row]:
         found = in_turns({name: partial(cost, *one) for name, one in asked.items()}, effort.rounds)
     beside = {name: PROXY if "style sheet" in name else BARE for name in asked if name not in (BARE, PROXY)}
     return rows(found, "CPU µs", beside)
-
-
-if __name__ == "__main__":
-    alone(measure)

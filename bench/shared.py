@@ -4,14 +4,12 @@ import asyncio
 import os
 import sqlite3
 import tempfile
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from rig import CLIENT_CORE, SCRIPTS, SERVER_CORE, lasting_kafka, redis, server
-from table import Row, show
 from visitors import AGENTS
 
 from embedded.kafka import KafkaServer
@@ -99,12 +97,6 @@ class Shared:
             asyncio.run(_fill(path, number))
             self._databases[number] = f"sqlite:///{path}"
         return self._databases[number]
-
-
-def alone(measure: Callable[[Shared], list[Row]]) -> None:
-    """Measure one part by itself and print it."""
-    with ExitStack() as stack:
-        show(measure(Shared(stack, WHOLE)))
 
 
 async def _fill(path: Path, number: int) -> None:

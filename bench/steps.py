@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from rig import cpu_us
-from shared import Shared, alone
+from shared import Shared
 from table import Row, in_turns, rows
 
 from collector.click import Click, Visit
@@ -68,7 +68,3 @@ def measure(shared: Shared) -> list[Row]:
             {name: partial(cpu_us, step, calls) for name, step in steps.items()}, 3 * shared.effort.rounds
         )
     return rows(found, "CPU µs", {name: BARE for name in steps if name != BARE})
-
-
-if __name__ == "__main__":
-    alone(measure)

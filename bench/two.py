@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from rig import empty, need, run
-from shared import Shared, alone
+from shared import Shared
 from table import Row, in_turns, rows
 from wrk import Load, load, script
 
@@ -53,7 +53,3 @@ def measure(shared: Shared) -> list[Row]:
             {f"{two}, a second": f"{one}, a second"},
         ),
     ]
-
-
-if __name__ == "__main__":
-    alone(measure)
