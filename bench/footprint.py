@@ -5,27 +5,22 @@ kafkastore when it owns its queue. Loaded is a collector that has met some ten t
 has moved a backlog. Memory is resident.
 """
 
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from move import fill
-from redis import Redis
-from rig import SCRIPTS, empty, need, resident_mb, started, worker
+from rig import SCRIPTS, await_empty, empty, need, resident_mb, started, worker
 from rivals import bare_handler
 from shared import Shared
 from table import Row, in_turns, rows
 from visitors import lines
 from wrk import load, script
 
-from embedded.redis import RedisServer
 from embedded.server import Child
 
 BARE = "bare aiohttp handler"
 WORKER = "kafkastore run"
-MOVE_SECONDS = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +56,7 @@ def measure(shared: Shared) -> list[Row]:
 
     def moves(_child: Child) -> None:
         fill(server, backlog)
-        _await_empty(server)
+        await_empty(server)
 
     empty(server)
     lives = {
@@ -106,12 +101,3 @@ def _life(child: Child, works: Callable[[Child], None]) -> Life:
         return Life(start.ms, start.cpu_ms, idle_mb, resident_mb(child.pid))
     finally:
         child.stop()
-
-
-def _await_empty(server: RedisServer) -> None:
-    deadline = time.monotonic() + MOVE_SECONDS
-    with Redis.from_url(server.url) as client:
-        while client.llen("click_queue"):
-            if time.monotonic() > deadline:
-                sys.exit(f"The backlog was not moved within {MOVE_SECONDS} s.")
-            time.sleep(0.05)

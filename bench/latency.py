@@ -2,22 +2,27 @@
 
 One collector, one kafkastore, real Redis and Apache Kafka on this machine. The clock starts when the visitor sends
 the request and stops when a `read_committed` reader has the record. `idle` sends a click every half second, so that
-each is the first of an idle pipeline.
+each is the first of an idle pipeline; at half of the room wrk sends all but fifty a second.
 """
 
 import asyncio
+import sys
 import time
 from contextlib import ExitStack
 
 import aiohttp
 from confluent_kafka import Consumer, TopicPartition
-from rig import SCRIPTS, empty, run, worker
+from rig import SCRIPTS, await_empty, empty, run, worker
 from shared import Shared
 from table import Row, rows
+from wrk import asking, load, paused, script
 
 RATES = {"idle (2 a second)": 2, "100 a second": 100, "1,000 a second": 1000}
+HALF, PROBES = "half of the room", 50
 BOTH_CORES = "0,1"
+LINKS = 100
 PARTITIONS = 4
+READ_SECONDS = 60
 PREFIX = "latency."
 AGENT = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"
@@ -38,11 +43,19 @@ def reader(bootstrap):
     return consumer
 
 
-def read(consumer, seen, wanted, deadline):
-    while len(seen) < wanted and time.perf_counter() < deadline:
+def read(consumer, name, wanted):
+    """Give the time at which each click of that name was read."""
+    seen = {}
+    deadline = time.perf_counter() + READ_SECONDS
+    while len(seen) < wanted:
         record = consumer.poll(0.05)  # consume() would wait for company
         if record is not None:
-            seen[record.value().partition(b'"click":"')[2].partition(b'"')[0].decode()] = time.perf_counter()
+            token = record.value().partition(b'"click":"')[2].partition(b'"')[0].decode()
+            if token.startswith(f"{name}-"):
+                seen[token] = time.perf_counter()
+        if time.perf_counter() > deadline:
+            sys.exit(f"{len(seen)} of {wanted} clicks came to Kafka within {READ_SECONDS} s.")
+    return seen
 
 
 async def click(session, rate, seconds, name):
@@ -63,23 +76,20 @@ async def one(session, path):
         await answer.read()
 
 
-async def waits(port, consumer, seconds) -> dict[str, list[float]]:
-    """Give the milliseconds of every click, in order, by rate."""
+async def waits(port, consumer, rates, seconds) -> dict[str, list[float]]:
+    """Give the milliseconds of every click, in order, by what the rates are called."""
     found = {}
     async with aiohttp.ClientSession(
         f"http://127.0.0.1:{port}", headers={"User-Agent": AGENT}, connector=aiohttp.TCPConnector(limit=50)
     ) as session:
-        await one(session, "/click/1/go?click=first")
-        await asyncio.to_thread(read, consumer, {}, 1, time.perf_counter() + 30)
-        for name, rate in RATES.items():
-            seen = {}
-            deadline = time.perf_counter() + seconds + 30
+        for called, rate in rates.items():
+            name = f"r{rate}"
             reading = asyncio.create_task(
-                asyncio.to_thread(read, consumer, seen, int(rate * seconds), deadline)
+                asyncio.to_thread(read, consumer, name, max(int(rate * seconds), 1))
             )
-            sent = await click(session, rate, seconds, f"r{rate}")
-            await reading
-            found[name] = sorted((seen[token] - at) * 1000 for token, at in sent.items())
+            sent = await click(session, rate, seconds, name)
+            seen = await reading
+            found[called] = sorted((seen[token] - at) * 1000 for token, at in sent.items())
     return found
 
 
@@ -94,7 +104,9 @@ def measure(shared: Shared) -> list[Row]:
         "KAFKA_PARTITIONS": PARTITIONS,
     }
     with ExitStack() as stack:
-        collector = run(stack, shared.collector("early", redis.url, links=100, core=BOTH_CORES))
+        directory = shared.directory / "latency"
+        directory.mkdir()
+        collector = run(stack, shared.collector("early", redis.url, links=LINKS, core=BOTH_CORES))
         run(
             stack,
             worker(
@@ -102,8 +114,16 @@ def measure(shared: Shared) -> list[Row]:
             ),
         )
         consumer = reader(kafka.bootstrap)
-        found = asyncio.run(waits(collector.program.ports[0], consumer, _seconds(shared)))
-        consumer.close()
+        stack.callback(consumer.close)
+        (port,) = collector.program.ports
+        asyncio.run(waits(port, consumer, {"first": 1}, 1))
+        found = asyncio.run(waits(port, consumer, RATES, _seconds(shared)))
+        if not shared.effort.quick:
+            asks = script(directory, "id", LINKS)
+            room = load(collector, asks, 2).rate
+            await_empty(redis)
+            with asking(collector, paused(asks, "half", room / 2)):
+                found |= asyncio.run(waits(port, consumer, {HALF: PROBES}, _seconds(shared)))
     figures, baselines = {}, {}
     for percent, share in (("p50", 0.5), ("p99", 0.99)):
         named = {name: f"click to Kafka, {name}, {percent}" for name in found}

@@ -25,6 +25,7 @@ from embedded.server import Child, Program, tail
 SERVER_CORE, CLIENT_CORE = 0, 1
 SCRIPTS = Path(sys.executable).parent
 LOOK_SECONDS = 0.003
+MOVE_SECONDS = 120
 
 
 def need(**packages: str) -> None:
@@ -142,6 +143,16 @@ def empty(server: RedisServer) -> None:
     """Take what was shipped away: a bench is not about what a full Redis costs."""
     with Redis.from_url(server.url) as client:
         client.delete("click_queue")
+
+
+def await_empty(server: RedisServer) -> None:
+    """Return when all that was shipped is moved."""
+    deadline = time.monotonic() + MOVE_SECONDS
+    with Redis.from_url(server.url) as client:
+        while client.exists("click_queue"):
+            if time.monotonic() > deadline:
+                sys.exit(f"The queue was not moved within {MOVE_SECONDS} s.")
+            time.sleep(0.05)
 
 
 def _pinned(directory, argv, environ, core, *, ports, answers) -> Child:

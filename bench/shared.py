@@ -44,7 +44,7 @@ class Effort:
 MOST_LINES = int(os.environ.get("MOST_LINES", "1000000"))
 """10,000,000 need 12 GB of memory."""
 
-WHOLE = Effort(4, 3, 2, 100_000, AGENTS, 100_000, 1_000_000, MOST_LINES, (1, 6, 12, 60))
+WHOLE = Effort(4, 3, 2, 50_000, AGENTS, 100_000, 1_000_000, MOST_LINES, (1, 6, 12, 60))
 QUICK = Effort(1, 1, 0, 8_000, 1_000, 2_000, 1_000, 10_000, (1, 6), quick=True)
 
 

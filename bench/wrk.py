@@ -6,6 +6,8 @@ Every request is for another link, by another agent from another address.
 import itertools
 import re
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,28 +80,33 @@ def load(
 ) -> Load:
     """Have wrk ask a server for a while, by a script of its own."""
     before = cpu_seconds(child.pid)
-    said = subprocess.run(
-        [
-            *(
-                "taskset",
-                "--cpu-list",
-                str(core),
-                "wrk",
-                "--threads=1",
-                f"--connections={connections}",
-            ),
-            *(f"--duration={seconds:g}s", "--latency", f"--script={asks}"),
-            f"http://127.0.0.1:{child.program.ports[0]}",
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    command = _command(child, asks, seconds, connections, core)
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     cpu = cpu_seconds(child.pid) - before
     assert "Non-2xx or 3xx" not in said, said  # noqa: S101
     requests = int(re.search(r"(\d+) requests in", said)[1])
     rate = float(re.search(r"Requests/sec:\s*([\d.]+)", said)[1])
     return Load(rate, cpu / requests * 1e6, _latency_ms(said, 50), _latency_ms(said, 99))
+
+
+@contextmanager
+def asking(child: Child, asks: Path) -> Iterator[None]:
+    """Have wrk ask a server meanwhile, for ten minutes at most."""
+    command = _command(child, asks, 600, CONNECTIONS_WITH_PAUSES, CLIENT_CORE)
+    wrk = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        wrk.terminate()
+        wrk.wait()
+
+
+def _command(child: Child, asks: Path, seconds: float, connections: int, core: object) -> list[str]:
+    return [
+        *("taskset", "--cpu-list", str(core), "wrk", "--threads=1", f"--connections={connections}"),
+        *(f"--duration={seconds:g}s", "--latency", f"--script={asks}"),
+        f"http://127.0.0.1:{child.program.ports[0]}",
+    ]
 
 
 def _latency_ms(said: str, percent: int) -> float:
