@@ -42,6 +42,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one short round: enough to see that it runs")
     parser.add_argument("--commit", action="store_true", help="keep it as what later runs are compared with")
     asked = parser.parse_args()
+    if unknown := set(asked.parts) - set(PARTS):
+        parser.error(f"there is no part {', '.join(unknown)}")
     found = {}
     with ExitStack() as stack:
         shared = Shared(stack, QUICK if asked.quick else WHOLE)

@@ -50,6 +50,11 @@ def measure(shared: Shared) -> list[Row]:
     def unseen(step, cases) -> float:
         return cpu_us(step, list(itertools.islice(cases, number // UNSEEN)))
 
+    def slowest(step, cases) -> float:
+        return statistics.quantiles(
+            (cpu_us(step, [case]) for case in itertools.islice(cases, number)), n=1000
+        )[-1]
+
     values = [msgspec.json.decode(whole(event).value, type=ClickValue) for event in events]
     steps = {
         BARE: (encode_value, values),
@@ -69,6 +74,9 @@ def measure(shared: Shared) -> list[Row]:
             "enrichment: device of an agent never seen": partial(unseen, device_of, agents_never_seen),
             "enrichment: bot of an agent never seen": partial(
                 unseen, lambda agent: bot_of(agent, NONE), agents_never_seen
+            ),
+            "enrichment: an agent never seen, 999 of 1,000 take at most": partial(
+                slowest, lambda agent: agent_of(agent, NONE), agents_never_seen
             ),
             f"{WHOLE}, place and agent never seen": partial(unseen, whole, never_seen),
         },
