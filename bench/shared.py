@@ -48,6 +48,29 @@ WHOLE = Effort(4, 3, 2, 50_000, AGENTS, 100_000, 1_000_000, MOST_LINES, (1, 6, 1
 QUICK = Effort(1, 1, 0, 8_000, 1_000, 2_000, 1_000, 10_000, (1, 6), quick=True)
 
 
+_FIRST_LINK = {
+    "id": 1,
+    "slug": "link-1",
+    "campaign": "Campaign 1",
+    "network": "7games",
+    "user_id": 9,
+    "attribution_window_idfa": 70,
+    "attribution_window_fingerprint": 60,
+    "target_url": {
+        "ios": "https://apps.apple.com/app/id0000001",
+        "android": "market://details?id=com.example.game0000001&referrer=utm_source%3Dg",
+        "default": "https://www.example.com/landing/0000001",
+    },
+}
+_ANOTHER_LINK = {
+    "id": "n",
+    "slug": "'link-' || n",
+    "campaign": "'Campaign ' || (n % 500)",
+    "target_url": "replace(target_url, '0000001', n)",
+}
+"""What differs, in SQL; all else is the first link's."""
+
+
 class Shared:
     """Servers that begin when they are first asked for and end with the stack."""
 
@@ -103,36 +126,16 @@ async def _fill(path: Path, number: int) -> None:
     """Save a link, and let SQLite make the others of it: 100,000 in a second."""
     store = LinkStore(f"sqlite:///{path}")
     await store.prepare()
-    first = {
-        "id": 1,
-        "slug": "link-1",
-        "campaign": "Campaign 1",
-        "network": "7games",
-        "user_id": 9,
-        "attribution_window_idfa": 70,
-        "attribution_window_fingerprint": 60,
-        "target_url": {
-            "ios": "https://apps.apple.com/app/id0000001",
-            "android": "market://details?id=com.example.game0000001&referrer=utm_source%3Dg",
-            "default": "https://www.example.com/landing/0000001",
-        },
-    }
     if number:
-        await store.save([link_of(first)])
+        await store.save([link_of(_FIRST_LINK)])
     await store.close()
-    another = {
-        "id": "n",
-        "slug": "'link-' || n",
-        "campaign": "'Campaign ' || (n % 500)",
-        "target_url": "replace(target_url, '0000001', n)",
-    }
     database = sqlite3.connect(path)
     with database:
         columns = [row[1] for row in database.execute("PRAGMA table_info(links)")]
         database.execute(
             "WITH RECURSIVE numbers(n) AS (VALUES (2) UNION ALL SELECT n + 1 FROM numbers WHERE n < ?) "  # noqa: S608
             f"INSERT INTO links ({', '.join(columns)}) "
-            f"SELECT {', '.join(another.get(name, name) for name in columns)} FROM numbers, links "
+            f"SELECT {', '.join(_ANOTHER_LINK.get(name, name) for name in columns)} FROM numbers, links "
             "WHERE links.id = 1 AND n <= ?",
             (number, number),
         )
