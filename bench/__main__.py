@@ -56,7 +56,8 @@ def main() -> None:
             found[name] = PARTS[name](shared)
             print(f"\n{name} ({time.monotonic() - began:.0f} s)")
             show(found[name])
-    if asked.quick:  # one round of a second tells nothing that is worth keeping
+    if asked.quick:  # one round of a second is not worth comparing
+        keep(found, LATEST.with_name("bench-quick.json"))
         return
     keep(found, LATEST)
     if asked.commit:
