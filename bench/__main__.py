@@ -47,9 +47,8 @@ def main() -> None:
     found = {}
     with ExitStack() as stack:
         shared = Shared(stack, QUICK if asked.quick else WHOLE)
-        if (
-            asked.quick and not asked.parts
-        ):  # its figures tell nothing: Kafka may start beside the first parts
+        if asked.quick and not asked.parts:
+            # Its figures tell nothing: Kafka may start beside the first parts.
             threading.Thread(target=lambda: shared.kafka).start()
         for name in asked.parts or PARTS:
             began = time.monotonic()
