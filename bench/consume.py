@@ -40,7 +40,6 @@ from process.settings import read_settings
 BARE = "consumer: reads and decodes, no more"
 TOTALS = "consumer: totals into PostgreSQL"
 CLICKHOUSE = "consumer: clickhouse"
-ROUNDS = 2
 PREFIX = "consume."
 PARTITIONS = 6
 LINKS = 2_000
@@ -203,7 +202,7 @@ def measure(shared: Shared) -> list[Row]:
                 TOTALS: lambda: asyncio.run(totals(kafka.url, postgres_url, next(number), events)),
                 CLICKHOUSE: lambda: asyncio.run(clickhouse(kafka.url, clickhouse_url, next(number), events)),
             },
-            ROUNDS,
+            shared.effort.few_rounds,
         )
     return [
         *rows(

@@ -32,7 +32,6 @@ ROWS = {
 }
 QUICK = (BARE, "moved only, exactly_once", REALISTIC)
 PARTITIONS = 6
-MOST_ROUNDS = 3
 
 
 def measure(shared: Shared) -> list[Row]:
@@ -57,7 +56,7 @@ def measure(shared: Shared) -> list[Row]:
             fill(shared.redis, prepared[kind])
         return moved(Move(how, environ | more, before, effort.events))
 
-    found = in_turns({name: partial(one, name) for name in wanted}, min(effort.rounds, MOST_ROUNDS))
+    found = in_turns({name: partial(one, name) for name in wanted}, effort.few_rounds)
     beside = {name: BARE for name in wanted if name != BARE}
     of_redis = {
         f"Redis, {name}": [each.redis_us for each in found[name]]

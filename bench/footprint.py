@@ -66,7 +66,7 @@ def measure(shared: Shared) -> list[Row]:
         del lives[many]
     else:
         lives[WORKER]()  # the first one makes topics
-    found = in_turns(lives, effort.rounds)
+    found = in_turns(lives, effort.few_rounds)
     return [
         row
         for what, unit in (

@@ -74,7 +74,7 @@ def _moved(shared: Shared, server: RedisServer, series) -> dict[str, tuple[Moved
         fill(server, prepared, behind)
         return moved(Move("moved", environ | more, MOST_LINES, events))
 
-    found = in_turns({name: partial(one, *how) for name, how in series.items()}, shared.effort.rounds)
+    found = in_turns({name: partial(one, *how) for name, how in series.items()}, shared.effort.few_rounds)
     empty(server)
     return found
 
@@ -100,7 +100,7 @@ def _links(shared: Shared) -> list[Row]:
         steps = {f"{number:,} links, a click": partial(ask, number) for number in children}
         for step in steps.values() if effort.warm_seconds else ():
             step()
-        found = in_turns(steps, effort.rounds)
+        found = in_turns(steps, effort.few_rounds)
         memory = {f"{number:,} links, memory": [resident_mb(child.pid)] for number, child in children.items()}
     return [
         *_series(found, "CPU µs"),

@@ -25,6 +25,8 @@ class Effort:
     """How much is measured."""
 
     rounds: int
+    few_rounds: int
+    """Of what takes long by itself."""
     seconds: float
     """Of load in a round; wrk takes whole ones."""
     warm_seconds: float
@@ -44,8 +46,8 @@ class Effort:
 MOST_LINES = int(os.environ.get("MOST_LINES", "1000000"))
 """10,000,000 need 12 GB of memory."""
 
-WHOLE = Effort(4, 3, 2, 50_000, AGENTS, 100_000, 1_000_000, MOST_LINES, (1, 6, 12, 60))
-QUICK = Effort(1, 1, 0, 8_000, 1_000, 2_000, 1_000, 10_000, (1, 6), quick=True)
+WHOLE = Effort(4, 3, 3, 2, 50_000, AGENTS, 100_000, 1_000_000, MOST_LINES, (1, 6, 12, 60))
+QUICK = Effort(1, 1, 1, 0, 8_000, 1_000, 2_000, 1_000, 10_000, (1, 6), quick=True)
 
 
 _FIRST_LINK = {
