@@ -10,9 +10,9 @@ from functools import partial
 
 from move import Move, Moved, fill, moved
 from rig import need
-from shared import Shared
+from shared import Effort, Shared
 from table import Row, in_turns, rows
-from visitors import lines
+from visitors import Kind, lines
 
 from kafkastore.queue import MOST_LINES
 
@@ -38,11 +38,9 @@ def measure(shared: Shared) -> list[Row]:
     """Give every row, in the processor's time of each event and in events a second."""
     need(taskset="util-linux")
     effort = shared.effort
-    # Behind as many lines as there are agents, all that come back are known.
     before = max(effort.agents, MOST_LINES)
     wanted = {name: row for name, row in ROWS.items() if not effort.quick or name in QUICK}
-    kinds = {kind for _, kind, _ in wanted.values()}
-    prepared = {kind: list(lines(kind, before + effort.events, seen=effort.agents)) for kind in kinds}
+    prepared = {kind: _prepared(kind, before, effort) for kind in {kind for _, kind, _ in wanted.values()}}
 
     def one(name: str) -> Moved:
         how, kind, more = wanted[name]
@@ -72,3 +70,9 @@ def measure(shared: Shared) -> list[Row]:
         ),
         *rows(of_redis, "CPU µs", {}),
     ]
+
+
+def _prepared(kind: Kind, before: int, effort: Effort) -> list[bytes]:
+    """Give the lines of a kind behind those that show every agent that comes back, as a day would have by now."""
+    warm = lines("new places", before, seen=effort.agents)
+    return [*warm, *lines(kind, effort.events, seen=effort.agents, first=before)]

@@ -51,7 +51,7 @@ def measure(shared: Shared) -> list[Row]:
     }
 
     def clicks(child: Child) -> None:
-        load(child, asks, effort.seconds if effort.quick else 3 * effort.seconds)
+        load(child, asks, effort.seconds if effort.quick else 2 * effort.seconds)
         empty(server)
 
     def moves(_child: Child) -> None:
