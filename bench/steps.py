@@ -15,8 +15,8 @@ from table import Row, in_turns, rows
 from collector.click import Click, Visit
 from collector.event import Event, decode_query, decode_texts
 from collector.open_journal import OpenJournal
-from collector.space import Space
 from collector.platform import platform_of
+from collector.space import Space
 from geoip.database import open_database
 from kafkastore.enrichment import Policy, Source, enrich
 from links.link import link_of
