@@ -20,6 +20,7 @@ from collector.event import (
     Value,
     encode_params,
     encode_query,
+    given,
     quoted,
     quoted_text,
     utc_seconds,
@@ -93,7 +94,7 @@ class Click(msgspec.Struct, frozen=True, gc=False):
             f"&created_at={at}&event_id={visit.event_id}&idfa_comb{_given(idfa_comb)}"
             f"&lookup_key={lookup_key(idfa_comb, visit.ip, self.platform)}&network{_named(link.network)}"
             f"&partner_data{_given(_first_present(last, b'partner_data', b'cb'))}"
-            f"&redirect_url{_text(self.redirect_url)}{_extra('referer', visit.referer)}"
+            f"&redirect_url{given(self.redirect_url)}{_extra('referer', visit.referer)}"
             f"&reqparams={quoted(_reqparams(visit.params))}{_extra('signals', visit.signals)}"
             f"{_extra('slug', link.slug)}&trigger={'qr' if last.get(b'qr') == b'1' else 'link'}"
             f"&user_id{'' if link.user_id is None else f'={link.user_id}'}"
@@ -153,15 +154,10 @@ def _local_time(seconds: int, zone: tzinfo | None) -> str:
 
 
 def _given(value: bytes | None) -> str:
-    """Give what stands behind a param's name; nothing behind one without a value."""
     return "" if value is None else f"={quoted(value)}"
 
 
-def _text(value: str | None) -> str:
-    return "" if value is None else f"={quoted_text(value)}"
-
-
-_named: Final = lru_cache(maxsize=1024)(_text)
+_named: Final = lru_cache(maxsize=1024)(given)
 """For what many links have in common."""
 
 

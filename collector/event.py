@@ -148,6 +148,11 @@ def quoted_text(value: str) -> str:
     return value if value.isalnum() else value.translate(_QUOTED)
 
 
+def given(value: str | None) -> str:
+    """Give what stands behind a param's name; nothing behind one without a value."""
+    return "" if value is None else f"={quoted_text(value)}"
+
+
 def decode_query(query: bytes) -> Params:
     """Decode a query string into pairs, in order: `+` is a space, `;` no separator, a bare key's value None."""
     unquote = unquote_to_bytes if b"%" in query else bytes

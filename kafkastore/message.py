@@ -10,9 +10,10 @@ Reading is total: whatever bytes come in, out comes a whole Message or a Malform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
+from socket import AF_INET, AF_INET6, inet_pton
 from typing import Final
 
-from collector.event import NO_PARAMS, Value, decode_params, encode_params
+from collector.event import NO_PARAMS, Value, decode_params, given
 
 _FIELDS: Final = 3
 _MOST_DIGITS: Final = 10
@@ -52,17 +53,12 @@ class Message:
 
     def encode(self) -> bytes:
         """Give the value."""
-        meta: dict[str, Value] = {
-            "bot_name": _bytes(self.bot_name),
-            "country": _bytes(self.country),
-            "device": _bytes(self.device),
-            "device_name": _bytes(self.device_name),
-            "ip": None if self.ip is None else b"%d" % int(ip_address(self.ip)),
-            "klag": None if self.klag is None else b"%d" % self.klag,
-            "platform": _bytes(self.platform),
-            "ts": b"%d" % self.ts,
-        }
-        return b"%b %b %b" % (self.path.encode(), encode_params(meta), self.query)
+        meta = (
+            f"bot_name{given(self.bot_name)}&country{given(self.country)}&device{given(self.device)}"
+            f"&device_name{given(self.device_name)}&ip{'' if self.ip is None else f'={_integer(self.ip)}'}"
+            f"&klag{'' if self.klag is None else f'={self.klag}'}&platform{given(self.platform)}&ts={self.ts}"
+        )
+        return b"%b %b %b" % (self.path.encode(), meta.encode(), self.query)
 
     @staticmethod
     def decode(value: bytes) -> "Message":
@@ -116,5 +112,5 @@ def _number(params: Mapping[bytes, Value], name: str, largest: int) -> int | Non
     return number if number <= largest else None
 
 
-def _bytes(text: str | None) -> bytes | None:
-    return None if text is None else text.encode()
+def _integer(address: str) -> int:
+    return int.from_bytes(inet_pton(AF_INET6 if ":" in address else AF_INET, address))
