@@ -75,7 +75,7 @@ def keep(found: Mapping[str, Sequence[Row]], path: Path) -> None:
     """Write the rows of some parts as JSON, with the machine they were found on; those of other parts stay."""
     machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": sys.version.split()[0]}
     known = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    parts = known["parts"] if known.get("machine") == machine else {}
+    parts = known.get("parts", {}) if known.get("machine") == machine else {}
     parts |= {part: [asdict(row) for row in some] for part, some in found.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"machine": machine, "parts": parts}, indent=1, ensure_ascii=False) + "\n")

@@ -31,22 +31,28 @@ class Journal:
         self.folder = folder
         self.id = folder.name
         self._lock = lock
+        self._queue_id: str | None = None
+        """What the file says, once it was read."""
 
     @property
     def queue_id(self) -> str | None:
         """The queue this journal ships to, or None as long as no attempt was made."""
         file = self.folder / "queue"
-        return file.read_text() if file.exists() else None
+        if self._queue_id is None and file.exists():
+            self._queue_id = file.read_text()
+        return self._queue_id
 
     def bind(self, queue_id: str) -> None:
         """Write down, for good, which queue this journal ships to."""
         written = self.folder / "queue.tmp"
         written.write_text(queue_id)
         written.rename(self.folder / "queue")
+        self._queue_id = queue_id
 
     def unbind(self) -> None:
         """Let it be shipped to any queue, from its beginning: what its old one handed on is then doubled."""
         (self.folder / "queue").unlink(missing_ok=True)
+        self._queue_id = None
 
     def segments(self) -> list[tuple[int, Path]]:
         """Give the segments there are, by the position each begins at."""

@@ -51,6 +51,7 @@ class OpenJournal(Journal):
         self.release()
         self.folder, self._lock = _create(self.folder.parent)
         self.id = self.folder.name
+        self._queue_id = None
         self._space.own -= self.size
         self.position = self.size = 0
         self._tail = Tail()
