@@ -64,13 +64,14 @@ ON_A_TOPICS_HOST: Final = (
 """On a host whose first label is in INAPP_TOPICS."""
 
 ON_EVERY_OTHER_HOST: Final = (
-    *_OPERATING,
+    # First, since nearly all ask for it, and nobody else's pattern has its paths.
     Route(
         "click",
         re.compile(r"/click/([^/]*)/go"),
         follow.click,
         at_once=follow.click_at_once,
     ),
+    *_OPERATING,
     Route("sync", re.compile(r"/api/[^/]+/create"), link_sync.create, _POSTING),
     Route("sync", re.compile(r"/api/[^/]+/delete"), link_sync.delete, _POSTING),
     Route("inapp", re.compile(r"(/t/.+)"), tracker.track, _TRACKING),

@@ -9,8 +9,9 @@ This leans on the inside of aiohttp's RequestHandler; tests/test_at_once.py tell
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+import msgspec
 from aiohttp import HttpVersion11, web
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD
@@ -18,7 +19,7 @@ from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDictProxy
 
 
-class ParsedRequest(NamedTuple):
+class ParsedRequest(msgspec.Struct, frozen=True, gc=False):
     """A request as it was parsed; what it shares with aiohttp's has the same name there."""
 
     method: str
