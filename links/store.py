@@ -25,8 +25,8 @@ __all__ = ["FIRST_PAGE", "PAGE", "LinkStore", "LinkStoreError"]
 PAGE: Final = 500
 """Links a question when many are read while visitors are served: 5 ms of the event loop."""
 
-FIRST_PAGE: Final = 2_000
-"""Links a question at the first load, when nobody waits yet: 6 MB at a time."""
+FIRST_PAGE: Final = 1_000
+"""Links a question at the first load, when nobody waits yet: 3 MB at a time."""
 
 
 class LinkStore:
