@@ -44,7 +44,7 @@ def environ(apache_kafka, topic_prefix, root):
     }
 
 
-async def until(condition, child, seconds=40):
+async def until(condition, child, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, child.program.log.read_text("utf-8")
