@@ -68,9 +68,10 @@ def page_at_once(collector: Collector, frontend: Frontend, request: ParsedReques
     frontend.served["fresh"] += 1
     content_type = document.headers.get(hdrs.CONTENT_TYPE, "")
     event = view_event(collector, request, wanted, HTTPStatus.OK, content_type)
+    answer = document.ready(collector.own_headers, now)
     if event is not None:
-        collector.note(event)
-    return document.ready(collector.own_headers, now)
+        collector.note(event)  # last: whatever fails before is asked again, and would be noted twice
+    return answer
 
 
 async def _answer(passage: Passage) -> web.StreamResponse:
