@@ -3,9 +3,10 @@
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import aiohttp
 import uuid_utils
@@ -46,6 +47,13 @@ FINISH_SECONDS = 3.0
 """What a stopping process gives Redis to take the rest; whatever it does not is in the journal."""
 
 
+class Seen(Protocol):
+    """What a visitor did, as far as it was looked at: a click, an orphan, a referral."""
+
+    def event(self) -> Event:
+        """Give its event."""
+
+
 @dataclass
 class Collector:
     """What a request needs to be answered and remembered."""
@@ -82,7 +90,9 @@ class Collector:
     """How long they took, by route."""
     background: list[asyncio.Task[None]] = field(default_factory=list)
     """What runs as long as the process does; one that ends by itself ends the process."""
-    _noted: list[Event] = field(default_factory=list)
+    _noted: list[Seen] = field(default_factory=list)
+    _noted_answers: list[tuple[str, bytes]] = field(default_factory=list)
+    """Of this turn: the route and the status."""
     _reported_at: float = 0.0
     _probed_at: float = 0.0
     _refuses: bool = False
@@ -111,25 +121,36 @@ class Collector:
             self.recorded[event.topic] += 1
         return lane
 
-    def note(self, event: Event) -> None:
-        """Have an event written down with the others of this turn, before any of its visitors is answered."""
-        self._noted.append(event)
+    def note(self, seen: Seen) -> None:
+        """Have something written down with all else of this turn, before any of its visitors is answered.
 
-    def write_noted(self) -> None:
-        """Write down what was noted: one system call for all."""
-        if self._noted:
-            noted, self._noted = self._noted, []
-            self.write_down(*noted)
+        Its event is made then, too: one after the other, their code stays in the processor's caches, and a click
+        takes a sixth less (measured).
+        """
+        self._noted.append(seen)
+
+    def note_answer(self, route: str, status: bytes) -> None:
+        """Have an answer counted with the others of this turn."""
+        self._noted_answers.append((route, status))
+
+    def end_turn(self, began: float) -> None:
+        """Write down what was noted in a turn, in one system call, and count its answers: all are sent now."""
+        noted, self._noted = self._noted, []
+        if events := list(self._events(noted)):
+            self.write_down(*events)
+        answers, self._noted_answers = self._noted_answers, []
+        for (route, status), number in Counter(answers).items():
+            self.count(route, int(status), began, number)
 
     def lanes(self) -> Iterator[tuple[int, str, Lane]]:
         """Give every lane with the number of its Redis, from 1, and the name of its queue."""
         for index, lane in enumerate(self.shipper.lanes):
             yield index // self.settings.queues + 1, lane.queue, lane
 
-    def count(self, route: str, status: int, began: float) -> None:
-        """Count a request that was answered, and how long that took since `began`."""
-        self.answered[route, status] += 1
-        self.durations[route].add(time.perf_counter() - began)
+    def count(self, route: str, status: int, began: float, number: int = 1) -> None:
+        """Count requests that were answered, and how long that took since `began`."""
+        self.answered[route, status] += number
+        self.durations[route].add(time.perf_counter() - began, number)
 
     def client_of(self, request: AnyRequest) -> str:
         """Give the address of the visitor, whatever proxies of ours are between."""
@@ -158,6 +179,14 @@ class Collector:
         while True:
             self.pin_metrics()
             await asyncio.sleep(PIN_SECONDS)
+
+    def _events(self, noted: Iterable[Seen]) -> Iterator[Event]:
+        for seen in noted:
+            try:
+                yield seen.event()
+            except Exception:  # noqa: BLE001 (a fault of ours costs its own event, and none of its neighbours')
+                self.dropped["fault"] += 1
+                log.exception("event_not_made")
 
     def _drop(self, error: JournalFullError | OSError) -> None:
         if isinstance(error, JournalFullError):

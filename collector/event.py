@@ -71,14 +71,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     def encode(self) -> bytes:
         """Give the line; controls in the user agent become spaces, so that it stays one line."""
         user_agent = self.user_agent.translate(_USER_AGENT_CONTROLS)
-        return b"%b %d %b %b %b %b" % (
-            self.ip.encode(),
-            self.at,
-            self.topic.encode(),
-            self.path.encode(),
-            self.params,
-            user_agent,
-        )
+        return b" ".join((f"{self.ip} {self.at} {self.topic} {self.path}".encode(), self.params, user_agent))
 
     @staticmethod
     def decode(line: bytes, topics: Collection[str]) -> "Event":

@@ -125,7 +125,7 @@ def _redirect_at_once(
 ) -> bytes | None:
     answer = redirect(status, target, collector.own_lines) if target else None
     if answer is not None:
-        collector.note(seen.event())
+        collector.note(seen)
     return answer
 
 

@@ -1,18 +1,17 @@
-"""A request for the web site turns out to be a page view: the event of its referral."""
+"""A request for the web site turns out to be a page view, and that a referral."""
 
 from aiohttp import hdrs
 
 from collector.app import Collector
-from collector.event import Event
 from collector.referral import Referral, arrival_of, host_name, is_page_view
 from collector.visit import visit_of
 from collector.wanted import Wanted
 from process.at_once import AnyRequest
 
 
-def view_event(
+def referral_of(
     collector: Collector, request: AnyRequest, wanted: Wanted, status: int | None, content_type: str = ""
-) -> Event | None:
+) -> Referral | None:
     """Give the referral that a request is by its answer, if it is one.
 
     `status` None: there is no answer.
@@ -27,4 +26,4 @@ def view_event(
     if arrival is None:
         return None
     visit = visit_of(collector, request, keep_referer=False)
-    return Referral(visit, arrival, host, wanted.path).event()
+    return Referral(visit, arrival, host, wanted.path)

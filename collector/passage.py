@@ -13,7 +13,7 @@ from collector.forwarded import asked_host, forwarded_headers
 from collector.frontend import Frontend
 from collector.host import Trusts, peer_of
 from collector.lane import Lane
-from collector.page_view import view_event
+from collector.page_view import referral_of
 from collector.upstream import request_headers
 from collector.visit import raw_path
 from collector.wanted import Wanted
@@ -92,8 +92,8 @@ class Passage:
         """Write down the page view that this is, if it is one, and once."""
         if not self._seen:
             self._seen = True
-            event = view_event(self.collector, self.request, self.wanted, status, content_type)
-            self.lane = self.collector.write_down(event) if event else None
+            referral = referral_of(self.collector, self.request, self.wanted, status, content_type)
+            self.lane = self.collector.write_down(referral.event()) if referral else None
 
     def shown(self, document: Document, how: str) -> web.Response:
         """Answer with a copy: `fresh`, `confirmed` or `stale`."""

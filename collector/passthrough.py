@@ -16,7 +16,7 @@ from collector.app import Collector
 from collector.caching import may_come_from_memory
 from collector.forwarded import lead_to_us
 from collector.frontend import Frontend
-from collector.page_view import view_event
+from collector.page_view import referral_of
 from collector.passage import CONDITIONS, Passage, wanted_of
 from collector.relay import NOBODY, Answer, asked
 from collector.upstream import UpstreamError, request_headers
@@ -67,10 +67,10 @@ def page_at_once(collector: Collector, frontend: Frontend, request: ParsedReques
         return None
     frontend.served["fresh"] += 1
     content_type = document.headers.get(hdrs.CONTENT_TYPE, "")
-    event = view_event(collector, request, wanted, HTTPStatus.OK, content_type)
+    referral = referral_of(collector, request, wanted, HTTPStatus.OK, content_type)
     answer = document.ready(collector.own_headers, now)
-    if event is not None:
-        collector.note(event)  # last: whatever fails before is asked again, and would be noted twice
+    if referral is not None:
+        collector.note(referral)  # last: whatever fails before is asked again, and would be noted twice
     return answer
 
 

@@ -33,8 +33,8 @@ class Route:
 
     name: str
     """In metrics."""
-    path: re.Pattern[str]
-    """Its groups are the arguments."""
+    path: str | re.Pattern[str]
+    """A pattern's groups are the arguments."""
     answer: Callable[..., Awaitable[web.StreamResponse]]
     methods: tuple[str, ...] = _READING
     at_once: Callable[..., bytes | None] | None = None
@@ -46,45 +46,56 @@ class Route:
         return ", ".join((*self.methods, hdrs.METH_OPTIONS))
 
 
+class Routes:
+    """A table of routes."""
+
+    def __init__(self, *routes: Route) -> None:
+        self._by_path = {route.path: route for route in routes if isinstance(route.path, str)}
+        self._patterns = [
+            (route.path.fullmatch, route) for route in routes if not isinstance(route.path, str)
+        ]
+
+    def find(self, path: str) -> tuple[Route | None, tuple[str, ...]]:
+        """Give a path's route and its arguments: one with that very path, else the first whose pattern it is."""
+        exact = self._by_path.get(path)
+        if exact is not None:
+            return exact, ()
+        for matches, route in self._patterns:
+            match = matches(path)
+            if match is not None:
+                return route, match.groups()
+        return None, ()
+
+
 _OPERATING: Final = (
     Route("acme", re.compile(re.escape(CHALLENGES) + r"(.*)"), site.acme_challenge),
-    Route("check", re.compile(r"/check"), health.check),
-    Route("healthz", re.compile(r"/healthz"), health.healthz),
-    Route("readyz", re.compile(r"/readyz"), health.readyz),
-    Route("metrics", re.compile(r"/metrics"), health.metrics),
+    Route("check", "/check", health.check),
+    Route("healthz", "/healthz", health.healthz),
+    Route("readyz", "/readyz", health.readyz),
+    Route("metrics", "/metrics", health.metrics),
 )
 """What operators and authorities ask, of whatever host."""
 
-ON_A_TOPICS_HOST: Final = (
+ON_A_TOPICS_HOST: Final = Routes(
     *_OPERATING,
-    Route("robots", re.compile(r"/robots\.txt"), site.robots),
+    Route("robots", "/robots.txt", site.robots),
     Route("favicon", re.compile(r"/favicon\.ico|/apple-[^/]*\.png"), site.favicon),
     Route("inapp", re.compile(r"(.*)"), tracker.track, _TRACKING),
 )
 """On a host whose first label is in INAPP_TOPICS."""
 
-ON_EVERY_OTHER_HOST: Final = (
-    # First, since nearly all ask for it, and nobody else's pattern has its paths.
-    Route(
-        "click",
-        re.compile(r"/click/([^/]*)/go"),
-        follow.click,
-        at_once=follow.click_at_once,
-    ),
+ON_EVERY_OTHER_HOST: Final = Routes(
+    # First, since nearly all ask for them, and no other pattern has their paths.
+    Route("click", re.compile(r"/click/([^/]*)/go"), follow.click, at_once=follow.click_at_once),
+    Route("slug", re.compile(r"/([A-Za-z0-9_-]{1,64})"), follow.slug, at_once=follow.slug_at_once),
     *_OPERATING,
     Route("sync", re.compile(r"/api/[^/]+/create"), link_sync.create, _POSTING),
     Route("sync", re.compile(r"/api/[^/]+/delete"), link_sync.delete, _POSTING),
     Route("inapp", re.compile(r"(/t/.+)"), tracker.track, _TRACKING),
-    Route("robots", re.compile(r"/robots\.txt"), site.robots),
+    Route("robots", "/robots.txt", site.robots),
     Route("favicon", re.compile(r"/favicon\.ico|/apple-[^/]*\.png"), site.favicon),
-    Route("app_links", re.compile(r"/\.well-known/apple-app-site-association"), site.apple_app_links),
-    Route("app_links", re.compile(r"/\.well-known/assetlinks\.json"), site.android_app_links),
-    Route(
-        "slug",
-        re.compile(r"/([A-Za-z0-9_-]{1,64})"),
-        follow.slug,
-        at_once=follow.slug_at_once,
-    ),
+    Route("app_links", "/.well-known/apple-app-site-association", site.apple_app_links),
+    Route("app_links", "/.well-known/assetlinks.json", site.android_app_links),
     Route("proxy", re.compile(r"/([A-Za-z0-9_-]{1,64})(/.*)"), follow.below_slug),
 )
 _NO_ROUTE: Final = "none"
@@ -95,7 +106,6 @@ _STATUS: Final = slice(len("HTTP/1.1 "), len("HTTP/1.1 307"))
 
 def at_once(collector: Collector, request: ParsedRequest) -> bytes | None:
     """Answer a request without waiting for anything, as nearly all clicks can be; None leaves it to `answer`."""
-    began = time.perf_counter()
     if request.method != hdrs.METH_GET or collector.settings.durability != "journal":
         return None
     topic = _topic(collector, request)
@@ -109,7 +119,7 @@ def at_once(collector: Collector, request: ParsedRequest) -> bytes | None:
     else:
         return None
     if answer is not None:
-        collector.count(name, int(answer[_STATUS]), began)
+        collector.note_answer(name, answer[_STATUS])
     return answer
 
 
@@ -139,11 +149,7 @@ def _topic(collector: Collector, request: AnyRequest) -> str | None:
 
 
 def _route(path: str, topic: str | None) -> tuple[Route | None, tuple[str, ...]]:
-    for route in ON_A_TOPICS_HOST if topic else ON_EVERY_OTHER_HOST:
-        match = route.path.fullmatch(path)
-        if match is not None:
-            return route, match.groups()
-    return None, ()
+    return (ON_A_TOPICS_HOST if topic else ON_EVERY_OTHER_HOST).find(path)
 
 
 def _is_the_frontends(

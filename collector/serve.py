@@ -40,7 +40,7 @@ async def serve(settings: CollectorSettings, ports: Ports, board: Board, worker:
     async with open_collector(settings, board, worker) as collector, AsyncExitStack() as stack:
         host, port, *_ = ports.public.getsockname()
         tls = ports.certificates.context if ports.certificates else None
-        quick = AtOnce(partial(at_once, collector), collector.write_noted)
+        quick = AtOnce(partial(at_once, collector), collector.end_turn)
         doors = [await open_door(ports.public, partial(answer, collector), tls, quick)]
         if ports.plain:
             doors.append(await open_door(ports.plain, partial(plain_http.answer, settings, port)))

@@ -7,6 +7,7 @@ This leans on the inside of aiohttp's RequestHandler; tests/test_at_once.py tell
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -44,8 +45,8 @@ class AtOnce:
 
     answer: Callable[[ParsedRequest], bytes | None]
     """Gives the whole answer, and the connection stays open; None, having done nothing, if it takes longer."""
-    before_sending: Callable[[], None]
-    """Does what the answers of this turn rely on."""
+    before_sending: Callable[[float], None]
+    """Does what the answers of this turn rely on; is told when the turn began (`time.perf_counter`)."""
 
 
 class Turn:
@@ -70,9 +71,10 @@ class Turn:
         connections, self._connections = self._connections[:MOST_TOGETHER], self._connections[MOST_TOGETHER:]
         if self._connections:
             self._loop.call_soon(self._answer_all)
+        began = time.perf_counter()
         answers = [connection.answers(self._at_once.answer) for connection in connections]
         try:
-            self._at_once.before_sending()
+            self._at_once.before_sending(began)
         finally:
             for connection, some in zip(connections, answers, strict=True):
                 connection.send(some)

@@ -49,10 +49,10 @@ class Durations:
     counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_SECONDS) + 1))
     total_seconds: float = 0.0
 
-    def add(self, seconds: float) -> None:
-        """Count one."""
-        self.counts[bisect_left(BUCKETS_SECONDS, seconds)] += 1
-        self.total_seconds += seconds
+    def add(self, seconds: float, number: int = 1) -> None:
+        """Count some that took as long as one another."""
+        self.counts[bisect_left(BUCKETS_SECONDS, seconds)] += number
+        self.total_seconds += seconds * number
 
     def samples(self, family: str, labels: dict[str, str]) -> Iterator[Sample]:
         """Give the samples of a histogram."""

@@ -35,7 +35,7 @@ class Site:
             f"HTTP/1.1 200 OK\r\nContent-Length: {len(request.raw_path)}\r\n\r\n{request.raw_path}".encode()
         )
 
-    def before_sending(self):
+    def before_sending(self, _began):
         self.turns.append(len(self.at_once_asked))
         self.at_once_asked.clear()
         if self.breaks:

@@ -49,7 +49,7 @@ async def site(request, tmp_path):
     await store.close()
     async with open_collector(read_settings(CollectorSettings, environ), Board(1)) as collector:
         listener = listen("127.0.0.1", 0)
-        quick = AtOnce(partial(at_once, collector), collector.write_noted)
+        quick = AtOnce(partial(at_once, collector), collector.end_turn)
         door = await open_door(listener, partial(answer, collector), None, quick)
         try:
             yield collector, f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -108,7 +108,7 @@ async def site(collector, origin, bounds=PATIENT, patience_seconds=WITHIN):
     async with open_frontend(origin, bounds, patience_seconds) as frontend:
         listener = listen("127.0.0.1", 0)
         port = listener.getsockname()[1]
-        quick = AtOnce(partial(page_at_once, collector, frontend), collector.write_noted)
+        quick = AtOnce(partial(page_at_once, collector, frontend), collector.end_turn)
         opened = await open_door(listener, partial(pass_through, collector, frontend), None, quick)
         try:
             yield port, frontend
