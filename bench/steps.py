@@ -57,8 +57,8 @@ def measure(shared: Shared) -> list[Row]:
             "step: event → line": lambda _: event.encode(),
             "step: journal.append": lambda _: journal.append(line),
             "step: line → event": lambda _: Event.decode(line, TOPICS),
-            "step: event → record, agent known": lambda _: enrich(
-                event, source, now_ms=AT_MS + 37, place_of=place_of, policy=policy
+            "step: event → record, agent known, by itself": lambda _: enrich(
+                [(event, source)], now_ms=AT_MS + 37, place_of=place_of, policy=policy
             ),
         }
         calls = range(QUICK_CALLS if shared.effort.quick else CALLS)

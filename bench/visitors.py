@@ -17,15 +17,17 @@ AGENTS = 30_000
 NETWORKS = 100_000
 LINKS = 2_000
 BEGIN = 1769860800
-"""The first click's Unix time; a thousand follow each second."""
+"""The clicks' second; each has its own millisecond, as at a thousand a second."""
 
 Kind = Literal["realistic", "new places", "all new"]
 
 _ADDRESS, _AGENT = b"192.0.2.1", b"the agent"
 _MARK = b"-000000000000"
 """Ends the event's id and the adid of a template."""
+_MILLISECONDS = b".777Z"
+"""Of a template's time: each click has its own."""
 _EVENT_ID = "019c13ec-9e7b-7a01-8000-000000000000"
-_QUERY = b"adid=ecc27e5716052714cafe000000000000&click=z%20z&x=%C3%BC&y"
+_QUERY = b"adid=ecc27e5716052714cafe000000000000&click=z%20z&x=%C3%BC-000000000000&y"
 
 
 def agents(first: int = 0) -> Iterator[str]:
@@ -56,6 +58,7 @@ def lines(kind: Kind, number: int, *, seen: int = AGENTS, first: int = 0) -> Ite
         if kind == "realistic":
             agent, network = known[zipf(rng, seen)], zipf(rng, NETWORKS)
         line = rng.choice(templates).replace(_MARK, b"-%012x" % click)
+        line = line.replace(_MILLISECONDS, b".%03dZ" % (click % 1000))
         yield _address(network, rng.randrange(1, 255)) + line + agent
 
 
@@ -86,12 +89,12 @@ def _template(number: int) -> bytes:
     )
     visit = Visit(
         _EVENT_ID,
-        BEGIN * 1000 + number,
+        BEGIN * 1000 + 777,
         _ADDRESS.decode(),
         _AGENT,
         decode_query(_QUERY),
         "news.example.org",
     )
     line = Click(link, visit, "ios", f"https://apps.example/i/{number}?c={number}").event().encode()
-    assert line.count(_MARK) > 1, line  # noqa: S101
+    assert line.count(_MARK) > 1 == line.count(_MILLISECONDS), line  # noqa: S101
     return line.removeprefix(_ADDRESS).removesuffix(_AGENT)

@@ -7,10 +7,11 @@ lines too, so decoding is total: whatever bytes come in, out comes a whole Event
 """
 
 import string
+from binascii import a2b_qp
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -186,29 +187,23 @@ def decode_texts(query: str) -> dict[str, Text]:
     return texts
 
 
-def decode_last_texts(query: bytes) -> dict[str, str | None]:
-    """Decode in text, of a repeated key the last value only: in half the time, for every event to Kafka."""
-    texts: dict[str, str | None] = {}
+def put_last_texts(query: bytes, texts: dict[str, Any]) -> None:
+    """Decode into `texts`, of a repeated key the last value only: in half the time, for every event to Kafka."""
     for part in query.decode("utf-8", "replace").replace("+", " ").split("&"):
         name, equals, value = part.partition("=")
-        if "%" in name:
-            name = _unquoted(name)
-        if not equals:
-            texts[name] = None
-        elif "%" in value:
-            texts[name] = _unquoted(value)
-        else:
-            texts[name] = value
-    return texts
+        if "%" in part:
+            name, value = _unquoted(name) if "%" in name else name, _unquoted(value)
+        texts[name] = value if equals else None
 
 
 def _unquoted(text: str) -> str:
-    """Decode %XX: of times, then of addresses; none of these characters can be part of another escape."""
-    text = text.replace("%3A", ":").replace("%2B", "+")
-    if "%" not in text:
-        return text
-    text = text.replace("%2F", "/").replace("%20", " ").replace("%3D", "=").replace("%3F", "?")
-    return unquote_to_bytes(text).decode("utf-8", "replace") if "%" in text else text
+    """Decode %XX as quoted-printable's =XX, for which the standard library has C: 0.4 µs a value instead of 1.2."""
+    marked = text.replace("=", "=3D").replace("%", "=")
+    if marked.isascii() and marked.isprintable():  # it joins lines
+        decoded = a2b_qp(marked)
+        if len(decoded) == len(marked) - 2 * marked.count("="):  # else there is a % without two digits
+            return decoded.decode("utf-8", "replace")
+    return unquote_to_bytes(text).decode("utf-8", "replace")
 
 
 def utc_time(at_ms: int) -> str:

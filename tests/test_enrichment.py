@@ -37,7 +37,8 @@ def berlin(address):
 
 def record_of(line, now_ms=1769860800160, place_of=lambda _address: NOWHERE, **policy):
     event = line if isinstance(line, Event) else Event.decode(line, TOPICS)
-    return enrich(event, BATCH, now_ms=now_ms, place_of=place_of, policy=Policy(**policy))
+    (found,) = enrich([(event, BATCH)], now_ms=now_ms, place_of=place_of, policy=Policy(**policy))
+    return found
 
 
 def value_of(line, **how):

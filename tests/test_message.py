@@ -106,7 +106,8 @@ def written(line):
     policy = Policy(bots="flag", ip_privacy="full", value_format="adtekio")
     event = Event.decode(line, {"clicks", "referrals", "orphans", "inapp", "example"})
     source = Source("00000000-0000-0000-0000-000000000000", 0)
-    return enrich(event, source, now_ms=event.at * 1000, place_of=lambda _: NOWHERE, policy=policy).value
+    (record,) = enrich([(event, source)], now_ms=event.at * 1000, place_of=lambda _: NOWHERE, policy=policy)
+    return record.value
 
 
 @pytest.mark.parametrize(
