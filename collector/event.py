@@ -6,6 +6,7 @@ Single spaces; the user agent is everything after the params, may hold spaces an
 lines too, so decoding is total: whatever bytes come in, out comes a whole Event or a MalformedEventError.
 """
 
+import re
 import string
 from binascii import a2b_qp
 from collections.abc import Collection, Iterable, Mapping
@@ -41,6 +42,14 @@ _QUOTED: Final = tuple(
     character if character in _UNRESERVED else f"%{ord(character):02X}" for character in map(chr, range(256))
 )
 """By byte: what it is in the params."""
+
+_AND, _IS = "\x1e", "\x1f"
+_MARKED: Final = bytes.maketrans(
+    bytes((*range(32), *range(127, 256))) + b"+&=%", bytes(32 + 129) + f" {_AND}{_IS}=".encode()
+)
+"""A query as `put_last_texts` decodes it; \\0 is what it does not take."""
+_NO_ESCAPE: Final = re.compile(rb"%(?![02-9A-Fa-f][0-9A-Fa-f])")
+"""Or one of a control that could be taken for a mark."""
 
 _USER_AGENT_CONTROLS: Final = bytes.maketrans(b"\r\n\t\0", b"    ")
 _FORBIDDEN_BEFORE_USER_AGENT: Final = (b"\0", b"\r", b"\n")
@@ -188,21 +197,22 @@ def decode_texts(query: str) -> dict[str, Text]:
 
 
 def put_last_texts(query: bytes, texts: dict[str, Any]) -> None:
-    """Decode into `texts`, of a repeated key the last value only: in half the time, for every event to Kafka."""
-    for part in query.decode("utf-8", "replace").replace("+", " ").split("&"):
-        name, equals, value = part.partition("=")
-        if "%" in part:
-            name, value = _unquoted(name) if "%" in name else name, _unquoted(value)
-        texts[name] = value if equals else None
+    """Decode into `texts`, of a repeated key the last value only: for every event to Kafka.
+
+    All of it in one go, as quoted-printable, for which the standard library has C: = in the place of %, and controls
+    in the places of & and =. One value after the other takes twice as long (7 instead of 15 µs, measured).
+    """
+    marked = query.translate(_MARKED)
+    if b"\0" in marked or _NO_ESCAPE.search(query):
+        for name, found in decode_texts(query.decode("utf-8", "replace")).items():
+            texts[name] = found[-1] if isinstance(found, list) else found
+        return
+    for part in a2b_qp(marked).decode("utf-8", "replace").split(_AND):
+        name, equals, value = part.partition(_IS)
+        texts[name] = (value.replace(_IS, "=") if _IS in value else value) if equals else None
 
 
 def _unquoted(text: str) -> str:
-    """Decode %XX as quoted-printable's =XX, for which the standard library has C: 0.4 µs a value instead of 1.2."""
-    marked = text.replace("=", "=3D").replace("%", "=")
-    if marked.isascii() and marked.isprintable():  # it joins lines
-        decoded = a2b_qp(marked)
-        if len(decoded) == len(marked) - 2 * marked.count("="):  # else there is a % without two digits
-            return decoded.decode("utf-8", "replace")
     return unquote_to_bytes(text).decode("utf-8", "replace")
 
 

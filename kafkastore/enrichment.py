@@ -5,7 +5,6 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 from typing import Any, Final, Literal, TypeVar
 
 import msgspec
@@ -246,7 +245,7 @@ def agent_of(user_agent: bytes, signals: frozenset[str]) -> Mapping[str, str | N
 
 
 def _value(of: type[_Value], fields: _Fields) -> _Value:
-    return of(*islice(fields.values(), len(of.__struct_fields__)))
+    return of(*tuple(fields.values())[: len(of.__struct_fields__)])
 
 
 def _click(draft: _Draft, policy: Policy) -> ClickValue:
