@@ -37,7 +37,7 @@ AT_ONCE = 5_000
 _FILL = """
 local some = {}
 for i = 1, ARGV[2] do some[i] = ARGV[1] end
-for i = 1, ARGV[3] do redis.call('RPUSH', KEYS[1], unpack(some)) end
+redis.call('RPUSH', KEYS[1], unpack(some))
 """
 
 _PROCESSES = get_context("forkserver")
@@ -76,12 +76,11 @@ class Mover(Pipeline):
 def fill(server, lines: Sequence[bytes], behind: int = 0) -> None:
     """Make the queue these lines, and as many more of the last one behind them."""
     with Redis.from_url(server.url) as client:
-        client.delete("click_queue")
+        client.unlink("click_queue")
         for begin in range(0, len(lines), AT_ONCE):
             client.rpush("click_queue", *lines[begin : begin + AT_ONCE])
-        at_once = min(behind, AT_ONCE)
-        if behind:
-            client.eval(_FILL, 1, "click_queue", lines[-1], at_once, behind // at_once)
+        for begin in range(0, behind, AT_ONCE):
+            client.eval(_FILL, 1, "click_queue", lines[-1], min(behind - begin, AT_ONCE))
 
 
 def moved(move: Move) -> Moved:
