@@ -134,7 +134,7 @@ class Collector:
         self._noted_answers.append((route, status))
 
     def end_turn(self, began: float) -> None:
-        """Write down what was noted in a turn, in one system call, and count its answers: all are sent now."""
+        """Write down what was noted in a turn, in one system call, and count its answers: all are sent next."""
         noted, self._noted = self._noted, []
         if events := list(self._events(noted)):
             self.write_down(*events)
