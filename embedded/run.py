@@ -39,6 +39,9 @@ VAR: Final = Path("var").absolute()
 DRAIN_SECONDS: Final = 3.0
 """For the last clicks to reach Kafka, when told to stop; each process then has less than its 10 s to go."""
 
+READ_SECONDS: Final = 2.0
+"""For the reader to see the last of them."""
+
 _POLL_SECONDS: Final = 0.05
 _LAST_PORT: Final = 65535
 _READER_SECONDS: Final = 3
@@ -84,12 +87,10 @@ async def _run() -> int:
             await asyncio.to_thread(collector.stop)
             await _drain(environ)
             await asyncio.to_thread(kafkastore.stop)
+            moved = _last_words(kafkastore, "kafkastore_stopped")
+            await _read(books.stored, sum(moved.get("published", {}).values()))
         await printing
-        books.close(
-            _last_words(collector, "collector_stopped"),
-            _last_words(kafkastore, "kafkastore_stopped"),
-            queued=await _queued(environ),
-        )
+        books.close(_last_words(collector, "collector_stopped"), moved, queued=await _queued(environ))
     print(books.sentence(), flush=True)
     return 0 if books.lost == 0 else FAILED
 
@@ -194,6 +195,14 @@ async def _drain(environ: Environment) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_SECONDS):
             while await _queued(environ):
+                await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _read(stored: Counter[str], published: int) -> None:
+    """Wait until the reader has seen what was published, but not longer than the stop may take."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(READ_SECONDS):
+            while stored.total() < published:
                 await asyncio.sleep(_POLL_SECONDS)
 
 

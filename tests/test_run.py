@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +58,35 @@ def test_visitors_are_seen_and_the_books_close_on_the_second_run_too(environ, tm
         numbers = [int(number) for number in re.findall(r"\d+", closing)]
         assert re.fullmatch(r"received \d+ = stored \d+ \+ bots \d+ \+ dead 0 \+ queued 0; lost 0", closing)
         assert numbers[0] == sum(numbers[1:5]) >= 5
+
+
+def reader_of(run):
+    """Find the process that shows what a run has stored."""
+    for child in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text("ascii").split():
+        if b"\0tail\0" in Path(f"/proc/{child}/cmdline").read_bytes():
+            return int(child)
+    raise AssertionError("a run has a reader")
+
+
+def test_a_reader_that_is_late_is_waited_for_before_the_books_close(environ, tmp_path):
+    with start(environ, tmp_path) as run:
+        for line in run.stdout:
+            if " lag=" in line:
+                break
+        reader = reader_of(run)
+        os.kill(reader, signal.SIGSTOP)
+        time.sleep(2)  # eight visitors come meanwhile
+        run.send_signal(signal.SIGINT)
+        collector_log = tmp_path / "var" / "collector" / "collector.log"
+        deadline = time.monotonic() + 10
+        while "collector_stopped" not in collector_log.read_text("utf-8"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(1)
+        os.kill(reader, signal.SIGCONT)
+        closing = run.stdout.read().splitlines()[-1]
+        assert run.wait(10) == 0
+    assert closing.endswith("lost 0"), closing
 
 
 def is_alive(pid):
