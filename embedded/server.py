@@ -30,7 +30,7 @@ read -r _
 kill -s "$2" -- "-$1" || exit 0
 for _ in $(seq "$3"); do
     sleep 1
-    kill -0 -- "-$1" || exit 0
+    kill -s 0 -- "-$1" || exit 0
 done
 kill -s KILL -- "-$1"
 """

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 
 from kafkastore.connection import PublishError, connection, start
 from kafkastore.settings import KafkastoreSettings
@@ -14,7 +15,7 @@ from kafkastore.stored import Stored
 from kafkastore.topics import existing_topics, partitions_by_topic, topics_of
 from process.logs import log
 from process.run import CannotStartError
-from process.tasks import end
+from process.tasks import end, within
 
 _POLL_MS: Final = 200
 _START_SECONDS: Final = 10.0
@@ -76,7 +77,8 @@ async def _place(
 ) -> None:
     """Stand at the beginning of every partition, or where it ends now; wait for topics to be there.
 
-    What a topic holds that was not there yet came after we began.
+    What a topic holds that was not there yet came after we began. A consumer that is told nothing begins at the
+    beginning by itself; seek_to_beginning() waits for a broker that is away without limit.
     """
     ends = {} if from_beginning else await _ends(consumer, settings, topics)
     await _until_there(settings, topics, stop)
@@ -86,11 +88,8 @@ async def _place(
             async with asyncio.timeout(_TOPICS_MS / 1000):
                 await stop.wait()
                 return
-    for partition in consumer.assignment():
-        if partition in ends:
-            consumer.seek(partition, ends[partition])
-        else:
-            await consumer.seek_to_beginning(partition)
+    for partition in ends.keys() & consumer.assignment():
+        consumer.seek(partition, ends[partition])
 
 
 async def _ends(
@@ -99,7 +98,10 @@ async def _ends(
     """Tell where the partitions end that are there."""
     counts = await partitions_by_topic(settings)
     there = [TopicPartition(topic, number) for topic in topics for number in range(counts.get(topic, 0))]
-    return dict(await consumer.end_offsets(there)) if there else {}
+    try:
+        return dict(await within(_START_SECONDS, consumer.end_offsets(there))) if there else {}
+    except (KafkaError, OSError) as error:  # TimeoutError is an OSError
+        raise PublishError(f"Kafka does not say where its topics end ({error!r})") from error
 
 
 async def _until_there(settings: KafkastoreSettings, topics: Sequence[str], stop: asyncio.Event) -> None:

@@ -24,7 +24,7 @@ from embedded.kafka import nodes_seen_by, running_kafka
 from embedded.ports import FIRST, LAST, accepts, free_port, free_ports
 from embedded.postgres import running_postgres
 from embedded.redis import running_redis
-from embedded.server import ServerUnavailable, wheel_file
+from embedded.server import ServerUnavailable, last_will, wheel_file
 
 PATIENCE_SECONDS = 30
 
@@ -168,6 +168,23 @@ def test_a_server_ends_with_the_process_that_started_it_however_that_ends(tmp_pa
     eventually(lambda: not lives(pid))
     with running_redis(tmp_path) as server:
         assert lives(server.pid)
+
+
+DEAF = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("deaf", flush=True)
+time.sleep(600)
+"""
+
+
+def test_who_is_deaf_to_the_last_will_is_killed_when_the_time_is_up():
+    with subprocess.Popen(
+        [sys.executable, "-c", DEAF], stdout=subprocess.PIPE, start_new_session=True
+    ) as deaf:
+        assert deaf.stdout.readline() == b"deaf\n"
+        last_will(deaf.pid, signal.SIGTERM, 1).communicate()
+        assert deaf.wait(10) == -signal.SIGKILL
 
 
 def test_a_server_that_ended_by_itself_can_be_started_again(tmp_path):

@@ -1,5 +1,6 @@
 """`kafkastore tail`: which records it shows, and how."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -8,7 +9,12 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from processes import running
 
+from embedded.kafka import running_kafka
+from kafkastore.settings import KafkastoreSettings
 from kafkastore.stored import Stored, Wanted, as_json, readable
+from kafkastore.tail import tail
+from kafkastore.topics import ensure_topics
+from process.settings import read_settings
 
 EXAMPLES = {
     example["name"]: example["value"]
@@ -88,3 +94,19 @@ def test_the_command_follows_a_topic_and_shows_what_was_asked_for(apache_kafka, 
         lines = child.program.log.read_text("utf-8").splitlines()
     told = [json.loads(line) for line in lines if '"click/1"' in line]
     assert [value["slug"] for value in told] == ["last"]
+
+
+@pytest.mark.parametrize("seconds", [0.2, 1, 3])
+async def test_it_ends_when_told_to_though_kafka_is_gone(tmp_path, seconds):
+    with running_kafka(tmp_path) as server:
+        settings = read_settings(KafkastoreSettings, {"KAFKA_URL": server.url, "DELIVERY": "at_least_once"})
+        await ensure_topics(settings)
+        stop = asyncio.Event()
+        following = asyncio.create_task(anext(tail(settings, None, stop, from_beginning=True), None))
+        await asyncio.sleep(seconds)  # it looks for its place, or has found it
+        server.brokers[0].kill()
+        stop.set()
+        await asyncio.wait({following}, timeout=10)
+        assert following.done()
+        assert following.exception() is None
+        assert following.result() is None
