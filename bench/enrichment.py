@@ -16,9 +16,10 @@ from visitors import AGENTS, BEGIN, agents, lines
 
 from collector.event import Event
 from geoip.database import open_database
+from kafkastore.agent import agent_of
 from kafkastore.bots import bot_of
 from kafkastore.device import device_of, warm
-from kafkastore.enrichment import Policy, Source, agent_of, enrich
+from kafkastore.enrichment import Policy, Source, enrich
 from kafkastore.outgoing import TOGETHER
 from kafkastore.record import ClickValue, encode_value
 from kafkastore.visitor import address_of, masked, visitor_id

@@ -35,7 +35,7 @@ from process.logs import log
 from process.metrics import Durations
 from process.protocol import SERVER
 from process.run import CannotStartError
-from process.tasks import Answer, end, within
+from process.tasks import at_most_once_a_second, end, within
 
 DROP_REPORT_SECONDS = 60.0
 """Dropped events are counted always and logged once a minute."""
@@ -290,18 +290,3 @@ async def _away(redises: Sequence[Redis]) -> tuple[int, ...]:
         if isinstance(answer, BaseException) and not isinstance(answer, RedisError | OSError):
             raise answer
     return tuple(number for number, answer in enumerate(answers, 1) if answer is not True)
-
-
-def at_most_once_a_second(ask: Callable[[], Awaitable[Answer]]) -> Callable[[], Awaitable[Answer]]:
-    """Give `ask`, asked once a second however many want to know; the others share the last answer."""
-    asked_at = -1.0
-    answer: asyncio.Future[Answer] | None = None
-
-    async def shared() -> Answer:
-        nonlocal asked_at, answer
-        if answer is None or time.monotonic() - asked_at >= 1:
-            asked_at = time.monotonic()
-            answer = asyncio.ensure_future(ask())
-        return await asyncio.shield(answer)
-
-    return shared

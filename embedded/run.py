@@ -88,7 +88,7 @@ async def _run() -> int:
             await _drain(environ)
             await asyncio.to_thread(kafkastore.stop)
             moved = _last_words(kafkastore, "kafkastore_stopped")
-            await _read(books.stored, sum(moved.get("published", {}).values()))
+            await _await_reader(books.stored, sum(moved.get("published", {}).values()))
         await printing
         books.close(_last_words(collector, "collector_stopped"), moved, queued=await _queued(environ))
     print(books.sentence(), flush=True)
@@ -198,7 +198,7 @@ async def _drain(environ: Environment) -> None:
                 await asyncio.sleep(_POLL_SECONDS)
 
 
-async def _read(stored: Counter[str], published: int) -> None:
+async def _await_reader(stored: Counter[str], published: int) -> None:
     """Wait until the reader has seen what was published, but not longer than the stop may take."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(READ_SECONDS):

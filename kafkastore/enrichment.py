@@ -4,7 +4,6 @@ import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final, Literal, TypeVar
 
 import msgspec
@@ -25,12 +24,10 @@ from collector.event import (
     utc_seconds,
     utc_time,
 )
-from collector.platform import platform_of
 from collector.topics import BOTS
 from geoip.place import NOWHERE, Place
 from kafkastore.adtekio import text_value
-from kafkastore.bots import bot_of
-from kafkastore.device import device_of
+from kafkastore.agent import agent_of
 from kafkastore.lookup_keys import lookup_keys
 from kafkastore.record import (
     ClickValue,
@@ -214,34 +211,6 @@ def _record(draft: _Draft, value: EventValue, now_ms: int, policy: Policy) -> Re
         timestamp_ms=min(draft.at_ms, now_ms),
         headers=cloud_event_headers(topic, draft.type, value.event_id, value.clicked_at, policy.value_format),
     )
-
-
-# 32,768 agents, more than a large site meets in a day: 32 MB of the usual ones (measured), never above 80.
-@lru_cache(maxsize=32_768)
-def _known_agent(user_agent: bytes, signals: frozenset[str]) -> Mapping[str, str | None]:
-    device = device_of(user_agent)
-    bot = bot_of(user_agent, signals)
-    return {
-        "user_agent": user_agent.decode("utf-8", "replace"),
-        "browser": device.browser,
-        "os": device.os,
-        "device": device.device,
-        "device_name": device.device_name,
-        "platform": platform_of(user_agent) or None,
-        "bot_name": bot.name if bot else None,
-        "bot_class": bot.class_ if bot else None,
-        "bot_reason": bot.reason if bot else None,
-    }
-
-
-_LONGEST_KNOWN_AGENT: Final = 512
-"""Longer ones are rare and mostly hostile: they are looked at each time, so that they cannot fill the memory."""
-
-
-def agent_of(user_agent: bytes, signals: frozenset[str]) -> Mapping[str, str | None]:
-    """Give what a user agent and the collector's signals say, by field; looked at once for each that is met often."""
-    know = _known_agent if len(user_agent) <= _LONGEST_KNOWN_AGENT else _known_agent.__wrapped__
-    return know(user_agent, signals)
 
 
 def _value(of: type[_Value], fields: _Fields) -> _Value:

@@ -6,7 +6,8 @@ cancelled until it ends, and a bound is kept by the one who waits, not by a canc
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from itertools import count
 from typing import Any, Final, TypeVar
 
@@ -59,3 +60,18 @@ async def until_stopped(stop: asyncio.Event, tasks: Iterable[asyncio.Task[Any]])
             task.result()
     finally:
         stopped.cancel()
+
+
+def at_most_once_a_second(ask: Callable[[], Awaitable[Answer]]) -> Callable[[], Awaitable[Answer]]:
+    """Give `ask`, asked once a second however many want to know; the others share the last answer."""
+    asked_at = -1.0
+    answer: asyncio.Future[Answer] | None = None
+
+    async def shared() -> Answer:
+        nonlocal asked_at, answer
+        if answer is None or time.monotonic() - asked_at >= 1:
+            asked_at = time.monotonic()
+            answer = asyncio.ensure_future(ask())
+        return await asyncio.shield(answer)
+
+    return shared

@@ -77,12 +77,12 @@ def test_a_reader_that_is_late_is_waited_for_before_the_books_close(environ, tmp
         os.kill(reader, signal.SIGSTOP)
         time.sleep(2)  # eight visitors come meanwhile
         run.send_signal(signal.SIGINT)
-        collector_log = tmp_path / "var" / "collector" / "collector.log"
+        log = tmp_path / "var" / "kafkastore" / "kafkastore.log"
         deadline = time.monotonic() + 10
-        while "collector_stopped" not in collector_log.read_text("utf-8"):
+        while "kafkastore_stopped" not in log.read_text("utf-8"):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        time.sleep(1)
+        time.sleep(0.5)  # nothing but the reader is waited for now
         os.kill(reader, signal.SIGCONT)
         closing = run.stdout.read().splitlines()[-1]
         assert run.wait(10) == 0
