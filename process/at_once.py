@@ -8,6 +8,7 @@ This leans on the inside of aiohttp's RequestHandler; tests/test_at_once.py tell
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -80,20 +81,32 @@ class Turn:
                 connection.send(some)
 
 
+_WAITER: Final[Any] = RequestHandler.__dict__["_waiter"]
+"""Where a connection has the future by which its task waits for the next request; None while one is in hand."""
+
+
 class PromptHandler(RequestHandler):
     """A connection whose requests are answered at once where they can be."""
 
-    __slots__ = ("_turn",)
+    __slots__ = ("_behind", "_turn")
 
     def __init__(self, manager: web.Server, *, turn: Turn | None = None, **limits: Any) -> None:
         super().__init__(manager, **limits)
         self._turn: Final = turn
+        self._behind: deque[Any] = deque()
+        """What came while a request was in hand: out of sight of aiohttp's task, which would take it up itself."""
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; the requests among them are answered at the end of the turn."""
+        if self._turn is None:
+            super().data_received(data)
+            return
         waiter = self._waiter
-        if self._turn is None or waiter is None:
-            super().data_received(data)  # a request is in hand: those behind it wait for its answer
+        if waiter is None:
+            self._show_behind()
+            super().data_received(data)
+            if not (self._upgraded or self._buffer_paused):  # then aiohttp counts what it has
+                self._messages, self._behind = self._behind, self._messages
             return
         self._waiter = None  # aiohttp's task is woken only for what is not answered here
         try:
@@ -133,3 +146,20 @@ class PromptHandler(RequestHandler):
             self.transport.write(answers)
         if self._messages and self._waiter and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def _begin_to_wait(self, waiter: asyncio.Future[None] | None) -> None:
+        """Learn that aiohttp's task waits again, or does no longer: a turn after its answer was sent.
+
+        The next request may be here by then. Were it left to the task, so would be the one after it, and so on: a
+        busy proxy's connection would never come back (1.6 times the time for a click, measured).
+        """
+        _WAITER.__set__(self, waiter)
+        if waiter is not None and self._behind and self._turn is not None:
+            self._show_behind()
+            self._turn.add(self)
+
+    _waiter = property(_WAITER.__get__, _begin_to_wait)
+
+    def _show_behind(self) -> None:
+        if self._behind:  # then there is nothing else in sight
+            self._messages, self._behind = self._behind, self._messages

@@ -55,7 +55,6 @@ async def talking(site):
     reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
     try:
         async with asyncio.timeout(10):
-            # The first request comes before aiohttp's task waits for any.
             writer.write(SLOW)
             assert await body(reader) == "/slow"
             yield reader, writer
@@ -103,6 +102,38 @@ async def test_a_request_behind_one_in_hand_waits_for_it(site):
                 await reader.read(1)
         site.go.set()
         assert [await body(reader), await body(reader)] == ["/slow", "/quick"]
+    assert site.asked == ["/slow", "/slow"], "and is answered at once then"
+
+
+async def test_many_requests_behind_one_in_hand_are_answered_in_their_order(site):
+    async with talking(site) as (reader, writer):
+        site.go.clear()
+        writer.write(SLOW)
+        while len(site.asked) < 2:
+            await asyncio.sleep(0.001)
+        for _ in range(500):
+            writer.write(QUICK)
+            await asyncio.sleep(0)
+            writer.write(SLOW)
+            await asyncio.sleep(0)
+        site.go.set()
+        assert [await body(reader) for _ in range(1001)] == ["/slow"] + ["/quick", "/slow"] * 500
+
+
+async def test_an_upgrade_that_nobody_takes_is_answered_in_its_place_behind_one_in_hand(site):
+    upgrade = b"GET /upgrade HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    async with talking(site) as (reader, writer):
+        site.go.clear()
+        writer.write(SLOW)
+        while len(site.asked) < 2:
+            await asyncio.sleep(0.001)
+        writer.write(QUICK)
+        await asyncio.sleep(0.01)
+        writer.write(QUICK + upgrade + QUICK)
+        await asyncio.sleep(0.01)
+        site.go.set()
+        found = [await body(reader) for _ in range(5)]
+    assert found == ["/slow", "/quick", "/quick", "/upgrade", "/quick"]
 
 
 async def test_a_request_that_comes_in_pieces_is_answered_when_it_is_whole(site):
