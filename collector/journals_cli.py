@@ -9,8 +9,6 @@ from typing import Annotated, Final
 
 import typer
 from redis.exceptions import RedisError
-from rich.console import Console
-from rich.table import Table
 
 from collector.journal import Journal, all_journals, journals_left_behind
 from collector.queue import open_redis, queue_id, queue_keys
@@ -42,6 +40,9 @@ class Found:
 @journals_app.command("list")
 def list_command() -> None:
     """Show every journal under JOURNAL_DIR, and where it goes."""
+    from rich.console import Console  # noqa: PLC0415 (5 MB that no `collector serve` should pay)
+    from rich.table import Table  # noqa: PLC0415
+
     settings = settings_or_exit(CollectorSettings)
     queues = asyncio.run(_queues(settings))
     table = Table("journal", "bytes", "last event", "state", "goes to", box=None)

@@ -14,12 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import segno
 import typer
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
-from rich.text import Text
 
 from collector.link_options import edited, record_from, with_field_options
 from collector.settings import CollectorSettings
@@ -28,6 +23,7 @@ from links.link_files import UnreadableFileError, csv_lines, json_line, read_lin
 from links.sifting import Import, sifted
 from links.store import LinkStore, LinkStoreError
 from process.run import FAILED, WRONG_USE, give_up, settings_or_exit
+from process.terminal import progress, show_rows
 
 Answer = TypeVar("Answer")
 
@@ -58,7 +54,7 @@ def list_links(
     rows = (
         (str(link.id), link.slug, _state(link), link.campaign, link.network, _targets(link)) for link in links
     )
-    _show_rows(("id", "slug", "state", "campaign", "network", "targets"), rows)
+    _show(("id", "slug", "state", "campaign", "network", "targets"), rows)
 
 
 @links_app.command("show")
@@ -77,8 +73,8 @@ def show_link(name: LinkName, *, as_json: AsJson = False) -> None:
         return
     fields = {name: value for name, value in record_of(link).items() if value not in (None, [], {})}
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in fields.items()}
-    _show_rows(("field", "value"), [("state", state), *texts.items()])
-    _show_rows(("visitor", "goes to"), [(who, target or "404") for who, target in goes.items()])
+    _show(("field", "value"), [("state", state), *texts.items()])
+    _show(("visitor", "goes to"), [(who, target or "404") for who, target in goes.items()])
 
 
 @links_app.command("add")
@@ -144,17 +140,17 @@ def import_links(
     skip_wrong: Annotated[bool, typer.Option("--skip-wrong", help="Import the good rows of a file.")] = False,
 ) -> None:
     """Insert or replace links by id, else by slug: all of them, or none if one is wrong."""
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
+    with progress() as bar:
         try:
-            rows = list(progress.track(read_links(_content(file), file), description="reading"))
+            rows = list(bar.track(read_links(_content(file), file), description="reading"))
         except UnreadableFileError as error:
             give_up(str(error), FAILED)
-        saving = progress.add_task("saving", total=len(rows))
+        saving = bar.add_task("saving", total=len(rows))
 
         async def take(store: LinkStore) -> Import:
             taken = await sifted(rows, store)
             if taken.links and not dry_run and (skip_wrong or not taken.wrong):
-                await store.save(taken.links, on_progress=lambda saved: progress.advance(saving, saved))
+                await store.save(taken.links, on_progress=lambda saved: bar.advance(saving, saved))
             return taken
 
         done = _with_store(take)
@@ -193,6 +189,8 @@ def qr_code(
         give_up(f"--base: `{base}` is no http:// or https:// URL, as https://go.example.", WRONG_USE)
     link = _with_store(lambda store: _found(store, name))
     url = f"{base.rstrip('/')}{_paths(link)[0]}?qr=1"
+    import segno  # noqa: PLC0415 (0.6 MB that no `collector serve` should pay)
+
     code = segno.make(url, error="m", micro=False)
     try:
         if svg:
@@ -274,16 +272,8 @@ def _wrong_use() -> Iterator[None]:
         give_up(f"{error}.", WRONG_USE)
 
 
-def _show_rows(titles: Iterable[str], rows: Iterable[Iterable[str | None]]) -> None:
-    """Show a table on a terminal; elsewhere one row a line, separated by tabs."""
-    if sys.stdout.isatty():
-        table = Table(*titles)
-        for row in rows:
-            table.add_row(*(Text(cell or "") for cell in row))
-        Console().print(table)
-        return
-    for row in (titles, *rows):
-        typer.echo("\t".join(re.sub(r"\s", " ", cell or "") for cell in row))
+def _show(titles: Iterable[str], rows: Iterable[Iterable[str | None]]) -> None:
+    show_rows(titles, [[re.sub(r"\s", " ", cell or "") for cell in row] for row in rows])
 
 
 def _state(link: Link) -> str:

@@ -11,8 +11,6 @@ from typing import Annotated, NoReturn
 import typer
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from redis.exceptions import RedisError
-from rich.console import Console
-from rich.progress import Progress
 
 from kafkastore.connection import PublishError
 from kafkastore.dead_count import Tally, reach_of
@@ -29,13 +27,14 @@ from kafkastore.dead_view import (
     note_on,
     number_of_letters,
     readable,
-    show_rows,
+    show_table,
     tally_record,
     when,
 )
 from kafkastore.redrive import QueueFullError, move
 from kafkastore.settings import KafkastoreSettings
 from process.run import FAILED, WRONG_USE, CannotStartError, give_up, run, settings_or_exit
+from process.terminal import progress
 
 dead_app = typer.Typer(no_args_is_help=True, help="Dead letters: lines that are no events, with the reason.")
 
@@ -69,7 +68,7 @@ def list_letters(topic: Topic = None, *, as_json: AsJson = False) -> None:
                 for name, tally in tallies.items()
                 for reason, count in tally.reasons.items()
             )
-            show_rows(("topic", "reason", "letters", "oldest", "newest"), rows)
+            show_table(("topic", "reason", "letters", "oldest", "newest"), rows)
         else:
             typer.echo("no dead letters", err=True)
         return 0
@@ -226,7 +225,7 @@ async def _move(parts: Sequence[tuple[Pile, int]], *, redrive: bool) -> None:
         bar.advance(task, letters)
 
     try:
-        with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+        with progress() as bar:
             task = bar.add_task("redriving" if redrive else "dropping", total=total)
             for pile, letters in parts:
                 if letters:

@@ -1,19 +1,14 @@
 """How dead letters look: to a person on a terminal, where nothing they hold may be obeyed, and as JSON."""
 
 import base64
-import sys
 from collections.abc import Iterable
 from typing import Any, Final
-
-import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from collector.event import utc_time
 from kafkastore.dead_count import Count, Tally
 from kafkastore.dead_letters import Letter
 from kafkastore.dead_piles import DeadPartition, Pile
+from process.terminal import show_rows
 
 _MOST_SHOWN: Final = 2_000
 """Bytes of a line that a person is shown: more than a click has. The rest is for --json."""
@@ -90,14 +85,6 @@ def number_of_letters(count: int) -> str:
     return "1 letter" if count == 1 else f"{count:,} letters"
 
 
-def show_rows(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """Show a table on a terminal; elsewhere one row a line, separated by tabs."""
-    printable = [tuple(map(_printable, row)) for row in rows]
-    if sys.stdout.isatty():
-        table = Table(*titles)
-        for row in printable:
-            table.add_row(*map(Text, row))
-        Console().print(table)
-        return
-    for row in (tuple(titles), *printable):
-        typer.echo("\t".join(row))
+def show_table(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """Show rows of letters, with nothing in them that a terminal would obey."""
+    show_rows(titles, [[_printable(cell) for cell in row] for row in rows])

@@ -15,8 +15,14 @@ import msgspec
 from sqlalchemy import Executable, Table, event
 from sqlalchemy.engine import URL, Dialect, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
+
+from process.lean import without
+
+with without("sqlalchemy.ext.asyncio.session", "sqlalchemy.ext.asyncio.scoping"):  # they load the ORM
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+__all__ = ["AsyncConnection", "AsyncEngine", "LinkStoreError", "open_engine", "said", "upsert"]
 
 _CONNECT_SECONDS: Final = 5
 _STATEMENT_SECONDS: Final = 60

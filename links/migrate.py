@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import column, func, inspect, select, table
 from sqlalchemy.engine import Connection
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from links.database import AsyncConnection, AsyncEngine
 
 if TYPE_CHECKING:
     from alembic.config import Config

@@ -7,8 +7,8 @@ from typing import Final, TypeVar
 
 import msgspec
 from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from links.database import AsyncConnection
 from links.link import LARGEST_ID, UNNUMBERED, InvalidLinkError, Link
 from links.schema import LINKS
 

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, func, insert, or_, select, tuple_, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from links.database import LinkStoreError, open_engine, said, upsert
+from links.database import AsyncConnection, LinkStoreError, open_engine, said, upsert
 from links.link import LARGEST_ID, Link, assigned, link_of, record_of
 from links.migrate import LINK_STEPS
 from links.plan import Plan, batches, plan_of

@@ -3,8 +3,11 @@
 import logging
 import sys
 
-import structlog
-from structlog.typing import FilteringBoundLogger, Processor
+from process.lean import without
+
+with without("rich"):  # for tracebacks in colour
+    import structlog
+    from structlog.typing import FilteringBoundLogger, Processor
 
 log: FilteringBoundLogger = structlog.get_logger()
 
