@@ -40,7 +40,7 @@ def measure(shared: Shared) -> list[Row]:
     effort = shared.effort
     before = max(effort.agents, MOST_LINES)
     wanted = {name: row for name, row in ROWS.items() if not effort.quick or name in QUICK}
-    prepared = {kind: _prepared(kind, before, effort) for kind in {kind for _, kind, _ in wanted.values()}}
+    prepared = {kind: backlog(kind, before, effort) for kind in {kind for _, kind, _ in wanted.values()}}
 
     def one(name: str) -> Moved:
         how, kind, more = wanted[name]
@@ -52,7 +52,7 @@ def measure(shared: Shared) -> list[Row]:
         }
         if how != "bare":
             fill(shared.redis, prepared[kind])
-        return moved(Move(how, environ | more, before, effort.events))
+        return moved(Move(how, environ | more, before, effort.events))[0]
 
     found = in_turns({name: partial(one, name) for name in wanted}, effort.few_rounds)
     beside = {name: BARE for name in wanted if name != BARE}
@@ -72,7 +72,7 @@ def measure(shared: Shared) -> list[Row]:
     ]
 
 
-def _prepared(kind: Kind, before: int, effort: Effort) -> list[bytes]:
+def backlog(kind: Kind, before: int, effort: Effort) -> list[bytes]:
     """Give the lines of a kind behind those that show every agent that comes back, as a day would have by now."""
     warm = lines("new places", before, seen=effort.agents)
     return [*warm, *lines(kind, effort.events, seen=effort.agents, first=before)]

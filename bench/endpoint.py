@@ -15,7 +15,7 @@ from rig import CLIENT_CORE, SCRIPTS, empty, need, redis, redis_seconds, run, wo
 from rivals import bare_handler, bare_server, nginx
 from shared import Shared
 from table import Row, in_turns, rows
-from wrk import CONNECTIONS_WITH_PAUSES, load, paused, script
+from wrk import CONNECTIONS, FEW_CONNECTIONS, load, paused, script
 
 from embedded.ports import free_port
 from embedded.server import Child
@@ -25,6 +25,7 @@ CLICK = "a click, by id"
 AWAY = "a click, Redis away"
 RIVAL = "nginx + Lua, pushed to Redis"
 SHIPPED = "Redis, a click shipped"
+FEW = f", {FEW_CONNECTIONS} connections"
 QUICK = (BARE, "nginx, a constant", RIVAL, CLICK, AWAY)
 SHARES = (0.5, 0.8)
 
@@ -55,16 +56,23 @@ def measure(shared: Shared) -> list[Row]:
         if effort.quick:
             asked = {name: asked[name] for name in QUICK}
 
-        def ask(child: Child, asks: Path, seconds: float = effort.seconds):
+        else:
+            asked |= {f"{name}{FEW}": asked[name] for name in (RIVAL, CLICK)}
+
+        def ask(child: Child, asks: Path, connections: int, seconds: float = effort.seconds):
             before = redis_seconds(server)
-            found = load(child, asks, seconds)
+            found = load(child, asks, seconds, connections=connections)
             shipped = redis_seconds(server) - before
             empty(server)
             return found, shipped / (found.rate * seconds) * 1e6
 
         for child, asks in asked.values() if effort.warm_seconds else ():
-            ask(child, asks, effort.warm_seconds)
-        found = in_turns({name: partial(ask, *one) for name, one in asked.items()}, effort.rounds)
+            ask(child, asks, CONNECTIONS, effort.warm_seconds)
+        steps = {
+            name: partial(ask, *one, FEW_CONNECTIONS if name.endswith(FEW) else CONNECTIONS)
+            for name, one in asked.items()
+        }
+        found = in_turns(steps, effort.rounds)
         loads = {name: [each for each, _ in some] for name, some in found.items()}
         room = {
             child.pid: statistics.median(each.rate for each in loads[name])
@@ -84,7 +92,11 @@ def measure(shared: Shared) -> list[Row]:
             *rows(
                 {f"{name}, a second": [each.rate for each in some] for name, some in loads.items()},
                 "requests/s",
-                {f"{name}, a second": f"{RIVAL}, a second" for name in asked if name != RIVAL},
+                {
+                    f"{name}, a second": f"{RIVAL}{FEW if name.endswith(FEW) else ''}, a second"
+                    for name in asked
+                    if name.removesuffix(FEW) != RIVAL
+                },
             ),
             *rows({SHIPPED: [redis_us for _, redis_us in found[CLICK]]}, "CPU µs", {}),
             *_waits(shared, waiting, room, by["id"]),
@@ -113,7 +125,6 @@ def _waits(shared: Shared, waiting: dict[str, Child], room: dict[int, float], as
             child,
             paused(asks, f"{child.program.name}-{share}", share * room[child.pid]),
             effort.seconds,
-            connections=CONNECTIONS_WITH_PAUSES,
         )
         for share, (name, child) in itertools.product(shares, waiting.items())
     }

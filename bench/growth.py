@@ -72,7 +72,7 @@ def _moved(shared: Shared, server: RedisServer, series) -> dict[str, tuple[Moved
 
     def one(more, behind) -> Moved:
         fill(server, prepared, behind)
-        return moved(Move("moved", environ | more, MOST_LINES, events))
+        return moved(Move("moved", environ | more, MOST_LINES, events))[0]
 
     found = in_turns({name: partial(one, *how) for name, how in series.items()}, shared.effort.few_rounds)
     empty(server)

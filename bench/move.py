@@ -6,6 +6,7 @@ The clock runs for the events behind the first ones, by which everything is warm
 """
 
 import asyncio
+import gc
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ import uvloop
 from redis import Redis
 from rig import SERVER_CORE
 
-from collector.queue import open_redis, queue_keys
+from collector.queue import QueueKeys, open_redis, queue_keys
 from geoip.database import open_database
 from kafkastore.device import warm
 from kafkastore.outgoing import Outgoing
@@ -53,6 +54,8 @@ class Move:
     before: int
     """Events that are moved before the clock starts."""
     events: int
+    queue: int = 0
+    """Its number, of several on the same Redis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,26 +76,28 @@ class Mover(Pipeline):
         return _plain(batch)
 
 
-def fill(server, lines: Sequence[bytes], behind: int = 0) -> None:
-    """Make the queue these lines, and as many more of the last one behind them."""
+def fill(server, lines: Sequence[bytes], behind: int = 0, queue: int = 0) -> None:
+    """Make a queue these lines, and as many more of the last one behind them."""
+    name = _keys(queue).list
     with Redis.from_url(server.url) as client:
-        client.unlink("click_queue")
+        client.unlink(name)
         for begin in range(0, len(lines), AT_ONCE):
-            client.rpush("click_queue", *lines[begin : begin + AT_ONCE])
+            client.rpush(name, *lines[begin : begin + AT_ONCE])
         for begin in range(0, behind, AT_ONCE):
-            client.eval(_FILL, 1, "click_queue", lines[-1], min(behind - begin, AT_ONCE))
+            client.eval(_FILL, 1, name, lines[-1], min(behind - begin, AT_ONCE))
 
 
-def moved(move: Move) -> Moved:
-    """Move events in a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=_PROCESSES) as process:
-        return process.submit(_moved, move).result()
+def moved(*moves: Move) -> list[Moved]:
+    """Move events, each in a process of its own, at the same time."""
+    with ProcessPoolExecutor(len(moves), mp_context=_PROCESSES) as processes:
+        return list(processes.map(_moved, moves))
 
 
 def _moved(move: Move) -> Moved:
     os.sched_setaffinity(0, {SERVER_CORE})
     configure_logs("error")
     warm()
+    gc.freeze()  # as process/run.py does
     return uvloop.run(_run(move))
 
 
@@ -106,7 +111,7 @@ async def _run(move: Move) -> Moved:
         kind = Mover if move.how == "moved" else Pipeline
         pipeline = kind(settings, open_database(settings.geoip_db).place_of)
         stop = asyncio.Event()
-        running = asyncio.create_task(pipeline.run([Queue(client, queue_keys(1)[0])], stop))
+        running = asyncio.create_task(pipeline.run([Queue(client, _keys(move.queue))], stop))
         begin = await _when(pipeline, running, move.before, client)
         end = await _when(pipeline, running, move.before + move.events, client)
         stop.set()
@@ -160,6 +165,10 @@ async def _publish(move: Move, settings: KafkastoreSettings, client) -> Moved:
             await publisher.publish(_plain(Batch(str(published), None, some)))
             published += len(some)
         return _between(begin, await _mark(published, client))
+
+
+def _keys(queue: int) -> QueueKeys:
+    return queue_keys(queue + 1)[queue]
 
 
 def _plain(batch: Batch) -> Outgoing:

@@ -16,8 +16,8 @@ from visitors import AGENTS, agents
 
 from embedded.server import Child
 
-CONNECTIONS = 32
-CONNECTIONS_WITH_PAUSES = 64
+CONNECTIONS = 64
+FEW_CONNECTIONS = 16
 
 REQUESTS = """
 local agents = {{}}
@@ -65,7 +65,7 @@ def script(directory: Path, path: str, links: int) -> Path:
 def paused(asks: Path, name: str, rate: float) -> Path:
     """Write the same with pauses, at random, so that there are so many requests a second."""
     found = asks.with_name(f"{asks.stem}-{name}.lua")
-    pause_ms = max(1000 * CONNECTIONS_WITH_PAUSES / rate - 1, 0)
+    pause_ms = max(1000 * CONNECTIONS / rate - 1, 0)
     found.write_text(asks.read_text() + PAUSED.format(pause_ms=pause_ms))
     return found
 
@@ -92,7 +92,7 @@ def load(
 @contextmanager
 def asking(child: Child, asks: Path) -> Iterator[None]:
     """Have wrk ask a server meanwhile, for ten minutes at most."""
-    command = _command(child, asks, 600, CONNECTIONS_WITH_PAUSES, CLIENT_CORE)
+    command = _command(child, asks, 600, CONNECTIONS, CLIENT_CORE)
     wrk = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         yield
