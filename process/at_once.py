@@ -150,8 +150,8 @@ class PromptHandler(RequestHandler):
     def _begin_to_wait(self, waiter: asyncio.Future[None] | None) -> None:
         """Learn that aiohttp's task waits again, or does no longer: a turn after its answer was sent.
 
-        The next request may be here by then. Were it left to the task, so would be the one after it, and so on: a
-        busy proxy's connection would never come back (1.6 times the time for a click, measured).
+        The next request may be here by then. Were it left to the task, so would be the one after it, and so on: under
+        load a kept connection would never come back, and a click take up to 1.6 times the time (measured).
         """
         _WAITER.__set__(self, waiter)
         if waiter is not None and self._behind and self._turn is not None:
