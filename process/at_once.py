@@ -147,6 +147,12 @@ class PromptHandler(RequestHandler):
         if self._messages and self._waiter and not self._waiter.done():
             self._waiter.set_result(None)
 
+    def close(self) -> None:
+        """Close, but for a request that is here and waits for its turn: aiohttp's task answers it first."""
+        if self._messages and self._waiter and not self._waiter.done():
+            self._waiter.set_result(None)
+        super().close()
+
     def _begin_to_wait(self, waiter: asyncio.Future[None] | None) -> None:
         """Learn that aiohttp's task waits again, or does no longer: a turn after its answer was sent.
 

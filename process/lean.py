@@ -16,7 +16,8 @@ class _Absent(ModuleType):
 def without(*names: str) -> Iterator[None]:
     """Import libraries without some modules of theirs: what they take from these is None, nothing is in these.
 
-    A module that is there already stays, and whoever imports one later gets the real one.
+    A module that is there already stays, and whoever imports one later gets the real one. For what nobody here uses:
+    the libraries keep their None.
     """
     absent = [name for name in names if name not in sys.modules]
     sys.modules.update((name, _Absent(name)) for name in absent)

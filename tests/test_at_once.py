@@ -136,6 +136,32 @@ async def test_an_upgrade_that_nobody_takes_is_answered_in_its_place_behind_one_
     assert found == ["/slow", "/quick", "/quick", "/upgrade", "/quick"]
 
 
+@pytest.mark.parametrize("turns", [1, 2, 3])
+async def test_a_request_that_is_here_when_the_server_closes_is_answered(site, turns):
+    connections = server(site.answer, AtOnce(site.at_once, site.before_sending))
+    runner = web.ServerRunner(connections, shutdown_timeout=5)
+    await runner.setup()
+    listening = await asyncio.get_running_loop().create_server(connections, "127.0.0.1", 0)
+    clients = [await asyncio.open_connection(*listening.sockets[0].getsockname()) for _ in range(100)]
+    try:
+        for reader, writer in clients:
+            writer.write(QUICK)
+            assert await body(reader) == "/quick"
+        listening.close()
+        for _, writer in clients:
+            writer.write(QUICK)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await runner.cleanup()
+        async with asyncio.timeout(10):
+            answers = [await reader.read() for reader, _ in clients]
+        assert [answer.count(b"/quick") for answer in answers] == [1] * len(clients)
+    finally:
+        for _, writer in clients:
+            writer.close()
+            await writer.wait_closed()
+
+
 async def test_a_request_that_comes_in_pieces_is_answered_when_it_is_whole(site):
     async with talking(site) as (reader, writer):
         for piece in (QUICK[:5], QUICK[5:30], QUICK[30:] + QUICK[:7], QUICK[7:]):

@@ -18,7 +18,7 @@ def test_a_process_loads_neither_the_orm_nor_colours(command):
     assert {"sqlalchemy.orm", "rich", "alembic", "asyncpg", "segno"}.isdisjoint(loaded)
 
 
-def test_whoever_asks_for_what_was_left_out_gets_it():
+def test_whoever_imports_what_was_left_out_gets_it():
     program = (
         "import links.store, process.logs\n"
         "from rich.console import Console\n"
