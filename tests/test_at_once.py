@@ -69,6 +69,13 @@ async def body(reader):
     return (await reader.readexactly(length)).decode()
 
 
+async def have_one_in_hand(site, writer):
+    site.go.clear()
+    writer.write(SLOW)
+    while len(site.asked) < 2:
+        await asyncio.sleep(0.001)
+
+
 @pytest.fixture
 async def site():
     return Site()
@@ -92,10 +99,7 @@ async def test_answers_come_in_the_order_of_their_requests(site):
 
 async def test_a_request_behind_one_in_hand_waits_for_it(site):
     async with talking(site) as (reader, writer):
-        site.go.clear()
-        writer.write(SLOW)
-        while len(site.asked) < 2:
-            await asyncio.sleep(0.001)
+        await have_one_in_hand(site, writer)
         writer.write(QUICK)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
@@ -107,10 +111,7 @@ async def test_a_request_behind_one_in_hand_waits_for_it(site):
 
 async def test_many_requests_behind_one_in_hand_are_answered_in_their_order(site):
     async with talking(site) as (reader, writer):
-        site.go.clear()
-        writer.write(SLOW)
-        while len(site.asked) < 2:
-            await asyncio.sleep(0.001)
+        await have_one_in_hand(site, writer)
         for _ in range(500):
             writer.write(QUICK)
             await asyncio.sleep(0)
@@ -123,10 +124,7 @@ async def test_many_requests_behind_one_in_hand_are_answered_in_their_order(site
 async def test_an_upgrade_that_nobody_takes_is_answered_in_its_place_behind_one_in_hand(site):
     upgrade = b"GET /upgrade HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     async with talking(site) as (reader, writer):
-        site.go.clear()
-        writer.write(SLOW)
-        while len(site.asked) < 2:
-            await asyncio.sleep(0.001)
+        await have_one_in_hand(site, writer)
         writer.write(QUICK)
         await asyncio.sleep(0.01)
         writer.write(QUICK + upgrade + QUICK)
