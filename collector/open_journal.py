@@ -23,6 +23,9 @@ SEGMENT_BYTES: Final = 8 * 1024 * 1024
 _PROBE_BYTES: Final = 4096
 """A block: a full disk still makes room for the name of an empty file."""
 
+_LEAST_FREE_BYTES: Final = 64 * 1024
+"""Room for a large event: a disk with a block left takes the probe, and no click."""
+
 
 class JournalFullError(Exception):
     """The journal holds JOURNAL_MAX_BYTES that are not shipped yet."""
@@ -59,6 +62,11 @@ class OpenJournal(Journal):
     def probe(self) -> None:
         """Raise OSError if nothing could be written now: asked when no visitor's event tells."""
         self._space.look_at(self.folder)
+        disk = os.statvfs(self.folder)
+        if (
+            disk.f_blocks and disk.f_bfree * disk.f_frsize < _LEAST_FREE_BYTES
+        ):  # some file systems do not tell
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         probe = self.folder / "probe"
         probe.write_bytes(bytes(_PROBE_BYTES))
         probe.unlink()
