@@ -185,12 +185,12 @@ def qr_code(
     png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Write it as PNG.")] = None,
 ) -> None:
     """Draw a link's QR code, here or into a file; its clicks say that they came from it."""
+    import segno  # noqa: PLC0415 (0.6 MB that no `collector serve` should pay)
+
     if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", base):
         give_up(f"--base: `{base}` is no http:// or https:// URL, as https://go.example.", WRONG_USE)
     link = _with_store(lambda store: _found(store, name))
     url = f"{base.rstrip('/')}{_paths(link)[0]}?qr=1"
-    import segno  # noqa: PLC0415 (0.6 MB that no `collector serve` should pay)
-
     code = segno.make(url, error="m", micro=False)
     try:
         if svg:

@@ -63,9 +63,8 @@ class OpenJournal(Journal):
         """Raise OSError if nothing could be written now: asked when no visitor's event tells."""
         self._space.look_at(self.folder)
         disk = os.statvfs(self.folder)
-        if (
-            disk.f_blocks and disk.f_bfree * disk.f_frsize < _LEAST_FREE_BYTES
-        ):  # some file systems do not tell
+        tells = disk.f_blocks > 0  # some file systems do not
+        if tells and disk.f_bfree * disk.f_frsize < _LEAST_FREE_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         probe = self.folder / "probe"
         probe.write_bytes(bytes(_PROBE_BYTES))

@@ -12,7 +12,6 @@ import typer
 from aiokafka.errors import KafkaError
 from pydantic import SecretStr
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from consumers.archive_range import ArchiveRange
@@ -30,6 +29,7 @@ from kafkastore.settings import KafkastoreSettings
 from kafkastore.topics import ensure_topics, topics_of
 from links.database import LinkStoreError
 from process.run import FAILED, WRONG_USE, CannotStartError, give_up, run, settings_or_exit, stop_on_signals
+from process.terminal import progress
 
 _SHOWN: Final = 50
 """Differences without --json."""
@@ -210,7 +210,6 @@ def _range(begin: datetime, end: datetime | None, settings: ConsumersSettings) -
 @contextmanager
 def _progress(what: str) -> Iterator[OnProgress]:
     """Show how far it is, on a terminal."""
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, whole: progress.update(task, completed=done, total=whole)
+    with progress() as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, whole: bar.update(task, completed=done, total=whole)

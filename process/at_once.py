@@ -144,14 +144,16 @@ class PromptHandler(RequestHandler):
         """Send what was answered, and leave the rest to aiohttp."""
         if answers and self.transport:
             self.transport.write(answers)
-        if self._messages and self._waiter and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._leave_to_aiohttp()
 
     def close(self) -> None:
         """Close, but for a request that is here and waits for its turn: aiohttp's task answers it first."""
+        self._leave_to_aiohttp()
+        super().close()
+
+    def _leave_to_aiohttp(self) -> None:
         if self._messages and self._waiter and not self._waiter.done():
             self._waiter.set_result(None)
-        super().close()
 
     def _begin_to_wait(self, waiter: asyncio.Future[None] | None) -> None:
         """Learn that aiohttp's task waits again, or does no longer: a turn after its answer was sent.
