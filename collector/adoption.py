@@ -36,6 +36,8 @@ class Adoption:
         """Lines that Redis took."""
         self.torn_bytes = 0
         """Bytes of them passed over because no whole record stood there."""
+        self.gone_bytes = 0
+        """Bytes of them that neither Redis nor the journal had any more."""
 
     async def ship(self) -> None:
         """Look for journals and ship them, until cancelled."""
@@ -85,11 +87,12 @@ class Adoption:
 
     async def _ship_one(self, journal_id: str, shipment: Shipment) -> None:
         shipment.begin_again()
-        lines, torn = shipment.lines, shipment.torn_bytes
+        lines, torn, gone = shipment.lines, shipment.torn_bytes, shipment.gone_bytes
         while await shipment.step():
             pass
         self.lines += shipment.lines - lines
         self.torn_bytes += shipment.torn_bytes - torn
+        self.gone_bytes += shipment.gone_bytes - gone
         old = shipment.journal.last_written() < time.time() - self._keep_seconds
         if (old or self._space.is_crowded) and await shipment.durable() == shipment.position:
             del self._adopted[journal_id]

@@ -32,6 +32,11 @@ FAMILIES: Final = (
         "Bytes of journals that were no whole event, passed over",
     ),
     Family(
+        "onward_journal_gone_bytes_total",
+        "counter",
+        "Bytes of events that Redis had lost and journals did not keep any more",
+    ),
+    Family(
         "onward_journals_stranded",
         "gauge",
         "Journals left behind whose Redis is none of ours; every worker counts all of them",
@@ -63,6 +68,8 @@ def samples_of(collector: "Collector") -> Iterator[Sample]:
     yield Sample("onward_journal_unshipped_bytes", sum(lane.unshipped_bytes for lane in lanes))
     torn = sum(lane.shipment.torn_bytes for lane in lanes) + collector.shipper.adoption.torn_bytes
     yield Sample("onward_journal_torn_bytes_total", torn)
+    gone = sum(lane.shipment.gone_bytes for lane in lanes) + collector.shipper.adoption.gone_bytes
+    yield Sample("onward_journal_gone_bytes_total", gone)
     yield Sample("onward_journals_stranded", len(collector.shipper.adoption.stranded))
     yield Sample("onward_redis_went_back_total", sum(lane.shipment.went_back for lane in lanes))
     yield Sample("onward_lanes", len(lanes))

@@ -51,6 +51,8 @@ class Shipment:
         """How far Redis said that it has the journal."""
         self.torn_bytes = 0
         """Passed over because no whole record stood there."""
+        self.gone_bytes = 0
+        """Passed over because Redis had lost them, and the journal did not have them any more."""
         self._unanswered = (0, 0)
         """Where the journal will stand if the last push arrived, and its lines."""
 
@@ -67,8 +69,6 @@ class Shipment:
         chunk = self.journal.read(expected, most_lines=MOST_LINES, most_bytes=MOST_BYTES, until=until)
         if chunk.end == expected:
             return False
-        if chunk.begin > expected:
-            log.error("redis_went_back_too_far", journal=self.journal.id, bytes_gone=chunk.begin - expected)
         self.position, self._unanswered = None, (chunk.end, len(chunk.lines))
         keys = [self.end.keys.list, self._position_key, self.end.keys.id]
         try:
@@ -79,9 +79,8 @@ class Shipment:
             await self._follow_emptied_redis(queue)
             return True
         self._take_over(int(stored))
-        if chunk.torn and self.position == chunk.end:
-            self.torn_bytes += chunk.torn
-            log.warning("journal_torn", journal=self.journal.id, bytes_skipped=chunk.torn)
+        if self.position == chunk.end:
+            self._count_passed_over(torn=chunk.torn, gone=chunk.begin - expected)
         return True
 
     def begin_again(self) -> None:
@@ -108,6 +107,19 @@ class Shipment:
                 to_position=stored,
             )
         self.position = self.acknowledged = stored
+
+    def _count_passed_over(self, *, torn: int, gone: int) -> None:
+        if torn:
+            self.torn_bytes += torn
+            log.warning("journal_torn", journal=self.journal.id, bytes_skipped=torn)
+        if gone:
+            self.gone_bytes += gone
+            log.error(
+                "redis_went_back_too_far",
+                journal=self.journal.id,
+                bytes_gone=gone,
+                cure="appendonly yes for Redis; or let journals keep more: JOURNAL_KEEP_SECONDS, JOURNAL_MAX_BYTES",
+            )
 
     async def _follow_emptied_redis(self, old_queue: str) -> None:
         """Go on with the queue that a Redis has now, where it had another while we were running.

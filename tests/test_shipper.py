@@ -374,3 +374,23 @@ async def test_a_redis_that_went_back_is_counted_and_gets_what_the_journal_keeps
     await ship_all(shipment)
     assert await queued(redis) == lines
     assert shipment.went_back == 1
+    assert shipment.gone_bytes == 0
+
+
+async def test_what_neither_redis_nor_the_journal_has_any_more_is_counted_once(tmp_path, end, redis):
+    journal = OpenJournal(tmp_path / "journal", Space(8000))
+    lines = append(journal, 200)
+    shipment = Shipment(journal, end)
+    await ship_all(shipment)
+    journal.forget(path for begin, path in journal.segments() if begin < 2000)
+    kept_from, _ = journal.segments()[0]
+    await redis.flushall()
+    shipment.begin_again()
+    await ship_all(shipment)
+    shipment.begin_again()
+    await ship_all(shipment)
+    assert shipment.gone_bytes == kept_from >= 2000
+    found = await queued(redis)
+    assert 0 < len(found) < 200
+    assert found == lines[-len(found) :]
+    journal.close()
