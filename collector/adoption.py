@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from redis.exceptions import RedisError
 
-from collector.journal import journals_left_behind
+from collector.journal import journal_folders, take_up
 from collector.queue import queue_id
 from collector.shipment import QueueEnd, Shipment
 from collector.space import Space
@@ -32,6 +32,8 @@ class Adoption:
         self._adopted: dict[str, Shipment] = {}
         self.stranded: dict[str, str] = {}
         """Journals that can be shipped nowhere, and the queue that each is bound to: no Redis of ours has it."""
+        self.unreadable: dict[str, str] = {}
+        """Journals that the system does not let us read, or remove, and why."""
         self.lines = 0
         """Lines that Redis took."""
         self.torn_bytes = 0
@@ -43,13 +45,17 @@ class Adoption:
         """Look for journals and ship them, until cancelled."""
         while True:
             ends = await self._ends_by_id()
-            self._adopt(ends)
+            self._forget_removed()
+            for folder in self._folders():
+                with self._one_of_many(folder.name):
+                    self._adopt(folder, ends)
+            taken = 0
             for journal_id, shipment in list(self._adopted.items()):
-                # A Redis that goes away now is away in the next round too: its journals wait.
-                with suppress(RedisError):
+                with self._one_of_many(journal_id):
                     if shipment.end in ends.values():
-                        await self._ship_one(journal_id, shipment)
-            self._space.adopted = sum(shipment.journal.bytes_on_disk() for shipment in self._adopted.values())
+                        await self._ship_one(shipment)
+                    taken += shipment.journal.bytes_on_disk()
+            self._space.adopted = taken
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _ends_by_id(self) -> dict[str, QueueEnd]:
@@ -60,33 +66,71 @@ class Adoption:
                 found[await queue_id(end.redis, end.keys)] = end
         return found
 
-    def _adopt(self, ends: Mapping[str, QueueEnd]) -> None:
-        """Take up what can be shipped to these; one that never tried may go to any of them."""
-        # One that another process is just looking at stays what it was.
-        self.stranded = {
-            journal: queue for journal, queue in self.stranded.items() if (self._directory / journal).exists()
-        }
-        for journal in journals_left_behind(self._directory):
-            bound_to = journal.queue_id
-            end = next(iter(ends.values()), None) if bound_to is None else ends.get(bound_to)
-            if end is not None:
-                self._adopted[journal.id] = Shipment(journal, end)
-                self.stranded.pop(journal.id, None)
-                log.info("journal_adopted", journal=journal.id)
-                continue
-            journal.release()
-            # As long as some Redis is away, that may be the one.
-            if bound_to and len(ends) == len(self._ends) and journal.id not in self.stranded:
-                self.stranded[journal.id] = bound_to
-                log.error(
-                    "journal_of_another_redis",
-                    journal=journal.id,
-                    queue=bound_to,
-                    cure="name its Redis in REDIS_URL…; if that is gone or was emptied: collector journals rebind",
-                )
+    def _folders(self) -> list[Path]:
+        try:
+            return journal_folders(self._directory)
+        except OSError:
+            return []  # whoever writes there says so
 
-    async def _ship_one(self, journal_id: str, shipment: Shipment) -> None:
-        shipment.begin_again()
+    def _forget_removed(self) -> None:
+        """Say no more of journals that are gone. One that another process is just looking at stays what it was."""
+        for told in (self.stranded, self.unreadable):
+            for name in [name for name in told if not (self._directory / name).exists()]:
+                del told[name]
+        for name in [
+            name for name, shipment in self._adopted.items() if not shipment.journal.folder.exists()
+        ]:
+            log.error("journal_taken_away", journal=name, cure="leave JOURNAL_DIR to the collector")
+            self._adopted.pop(name).journal.release()
+
+    @contextmanager
+    def _one_of_many(self, name: str) -> Iterator[None]:
+        """Say what is wrong with one journal, and let the others go on."""
+        try:
+            yield
+        except RedisError:
+            return  # it is away in the next round too: its journals wait
+        except OSError as error:
+            if name not in self.unreadable:
+                log.error(
+                    "journal_unreadable",
+                    journal=name,
+                    why=str(error),
+                    cure="let this user read and write its files; it is tried again every second",
+                )
+            self.unreadable[name] = str(error)
+        else:
+            self.unreadable.pop(name, None)
+
+    def _adopt(self, folder: Path, ends: Mapping[str, QueueEnd]) -> None:
+        """Take a journal up if it can be shipped to one of these; one that never tried may go to any of them."""
+        journal = take_up(folder)
+        if journal is None:
+            return
+        try:
+            bound_to = journal.queue_id
+        except OSError:
+            journal.release()
+            raise
+        end = next(iter(ends.values()), None) if bound_to is None else ends.get(bound_to)
+        if end is not None:
+            self._adopted[journal.id] = Shipment(journal, end)
+            self.stranded.pop(journal.id, None)
+            log.info("journal_adopted", journal=journal.id)
+            return
+        journal.release()
+        # As long as some Redis is away, that may be the one.
+        if bound_to is not None and len(ends) == len(self._ends) and journal.id not in self.stranded:
+            self.stranded[journal.id] = bound_to
+            log.error(
+                "journal_of_another_redis",
+                journal=journal.id,
+                queue=bound_to,
+                cure="name its Redis in REDIS_URL…; if that is gone or was emptied: collector journals rebind",
+            )
+
+    async def _ship_one(self, shipment: Shipment) -> None:
+        shipment.look_again()
         lines, torn, gone = shipment.lines, shipment.torn_bytes, shipment.gone_bytes
         while await shipment.step():
             pass
@@ -95,5 +139,6 @@ class Adoption:
         self.gone_bytes += shipment.gone_bytes - gone
         old = shipment.journal.last_written() < time.time() - self._keep_seconds
         if (old or self._space.is_crowded) and await shipment.durable() == shipment.position:
-            del self._adopted[journal_id]
-            await shipment.remove()
+            shipment.journal.remove()
+            del self._adopted[shipment.journal.id]
+            await shipment.forget_position()

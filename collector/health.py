@@ -61,6 +61,8 @@ async def readiness(collector: Collector) -> Readiness:
             degraded.append(f"Redis {number} of {redises} {lane.trouble} ({queue})")
     if stranded := len(collector.shipper.adoption.stranded):
         degraded.append(f"journals that no Redis of ours may take: {stranded} (see: collector journals list)")
+    if unreadable := len(collector.shipper.adoption.unreadable):
+        degraded.append(f"journals that cannot be read: {unreadable} (see: collector journals list)")
     if trouble is not None:
         degraded.append(f"the database of links is {trouble}")
     return Readiness(tuple(reason for reason, holds in against.items() if holds), tuple(degraded))

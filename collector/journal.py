@@ -13,8 +13,10 @@ shipped.
 
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -22,6 +24,8 @@ from typing import Final
 from collector.segment import Chunk, read_segment
 
 SUFFIX: Final = ".segment"
+
+_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Journal:
@@ -45,7 +49,10 @@ class Journal:
     def bind(self, queue_id: str) -> None:
         """Write down, for good, which queue this journal ships to."""
         written = self.folder / "queue.tmp"
-        written.write_text(queue_id)
+        with written.open("w") as file:
+            file.write(queue_id)
+            file.flush()
+            os.fsync(file.fileno())  # else a power failure may leave the name without the id
         written.rename(self.folder / "queue")
         self._queue_id = queue_id
 
@@ -112,46 +119,51 @@ class Journal:
         os.close(self._lock)
 
 
-def journals_left_behind(directory: Path) -> Iterator[Journal]:
-    """Lock and give the journals whose process is gone."""
-    for folder in _folders(directory):
-        if (lock := _lock(folder)) is not None:
-            yield Journal(folder, lock)
-
-
-def all_journals(directory: Path) -> Iterator[tuple[Journal, bool]]:
-    """Give every journal, to be looked at and released, and whether a process has it; what none has is locked."""
-    for folder in _folders(directory):
-        lock = _lock(folder)
-        in_use = lock is None
-        if lock is None:
-            try:
-                lock = os.open(folder / "lock", os.O_RDONLY)
-            except FileNotFoundError:
-                continue  # being removed just now
-        yield Journal(folder, lock), in_use
-
-
-def _folders(directory: Path) -> list[Path]:
+def journal_folders(directory: Path) -> list[Path]:
+    """Give the folder of every journal there is, and of nothing else (`lost+found`); raises OSError."""
     if not directory.is_dir():
         return []
-    return sorted(
-        folder for folder in directory.iterdir() if not folder.name.startswith(".") and folder.is_dir()
-    )
+    return sorted(folder for folder in directory.iterdir() if _ID.fullmatch(folder.name) and folder.is_dir())
 
 
-def _lock(folder: Path) -> int | None:
-    """Take the folder's lock, or give None if another process holds it or the folder is just being removed."""
+def take_up(folder: Path) -> Journal | None:
+    """Lock a journal whose process is gone; None if one has it, or is just removing it. Raises OSError."""
     try:
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except FileNotFoundError:
         return None
+    with ExitStack() as unless_ours:
+        unless_ours.callback(os.close, lock)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        if not (folder / "lock").exists():
+            return None
+        unless_ours.pop_all()
+        return Journal(folder, lock)
+
+
+def journals_left_behind(directory: Path) -> Iterator[Journal]:
+    """Lock and give the journals whose process is gone, those that cannot be opened left out; raises OSError."""
+    for folder in journal_folders(directory):
+        try:
+            journal = take_up(folder)
+        except OSError:
+            continue
+        if journal is not None:
+            yield journal
+
+
+def look_at(folder: Path) -> tuple[Journal, bool] | None:
+    """Give a journal, to be looked at and released, and whether a process has it; what none has is locked.
+
+    None if it is just being removed; raises OSError.
+    """
+    journal = take_up(folder)
+    if journal is not None:
+        return journal, False
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
+        return Journal(folder, os.open(folder / "lock", os.O_RDONLY)), True
+    except FileNotFoundError:
         return None
-    if not (folder / "lock").exists():
-        os.close(lock)
-        return None
-    return lock

@@ -3,17 +3,17 @@
 import asyncio
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 from redis.exceptions import RedisError
 
-from collector.journal import Journal, all_journals, journals_left_behind
+from collector.journal import Journal, journal_folders, journals_left_behind, look_at
 from collector.queue import open_redis, queue_id, queue_keys
 from collector.settings import CollectorSettings
 from process.run import FAILED, give_up, settings_or_exit
+from process.terminal import show_rows
 
 journals_app = typer.Typer(
     no_args_is_help=True, help="Journals on this machine: events that wait for Redis, or are kept a while."
@@ -23,33 +23,12 @@ LOCK_SECONDS: Final = 3.0
 """A running collector looks at each journal once a second, for a moment: so long we try."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A journal as the table shows it."""
-
-    id: str
-    bytes: int
-    age_seconds: float
-    """Since the last event."""
-    in_use: bool
-    """A process writes it, or ships it."""
-    queue: str
-    """Where it goes."""
-
-
 @journals_app.command("list")
 def list_command() -> None:
     """Show every journal under JOURNAL_DIR, and where it goes."""
-    from rich.console import Console  # noqa: PLC0415 (5 MB that no `collector serve` should pay)
-    from rich.table import Table  # noqa: PLC0415
-
     settings = settings_or_exit(CollectorSettings)
     queues = asyncio.run(_queues(settings))
-    table = Table("journal", "bytes", "last event", "state", "goes to", box=None)
-    for found in _found(settings.journal_dir, queues):
-        state = "in use" if found.in_use else "left behind"
-        table.add_row(found.id, str(found.bytes), f"{found.age_seconds:.0f} s ago", state, found.queue)
-    Console(soft_wrap=True).print(table)
+    show_rows(("journal", "bytes", "last event", "state", "goes to"), _rows(settings.journal_dir, queues))
 
 
 @journals_app.command("rebind")
@@ -102,12 +81,27 @@ async def _queues(settings: CollectorSettings) -> dict[str, str]:
     return queues
 
 
-def _found(directory: Path, queues: Mapping[str, str]) -> Iterator[Found]:
-    for journal, in_use in all_journals(directory):
+def _rows(directory: Path, queues: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
+    """Describe every journal; one that cannot be read is named, and the others follow."""
+    for folder in journal_folders(directory):
+        try:
+            if looked_at := look_at(folder):
+                yield _row(*looked_at, queues)
+        except OSError as error:
+            yield folder.name, "", "", "cannot be read", str(error)
+
+
+def _row(journal: Journal, in_use: bool, queues: Mapping[str, str]) -> tuple[str, ...]:
+    try:
         bound_to = journal.queue_id
-        goes_to = "any" if bound_to is None else queues.get(bound_to, "no Redis of ours: stranded")
-        age = time.time() - journal.last_written()
-        yield Found(journal.id, journal.bytes_on_disk(), age, in_use, goes_to)
+        return (
+            journal.id,
+            str(journal.bytes_on_disk()),
+            f"{time.time() - journal.last_written():.0f} s ago",
+            "in use" if in_use else "left behind",
+            "any" if bound_to is None else queues.get(bound_to, "no Redis of ours: stranded"),
+        )
+    finally:
         journal.release()
 
 
@@ -117,14 +111,21 @@ def _stranded(directory: Path, queues: Mapping[str, str], wanted: set[str]) -> d
     stranded: dict[str, Journal] = {}
     while True:
         for journal in journals_left_behind(directory):
-            bound_to = journal.queue_id
-            if bound_to is None or bound_to in queues or (wanted and journal.id not in wanted):
+            if journal.id not in (wanted or {journal.id}) or not _is_stranded(journal, queues):
                 journal.release()
             else:
                 stranded[journal.id] = journal
         if (wanted and wanted <= stranded.keys()) or time.monotonic() > deadline:
             return stranded
         time.sleep(0.1)
+
+
+def _is_stranded(journal: Journal, queues: Mapping[str, str]) -> bool:
+    try:
+        bound_to = journal.queue_id
+    except OSError:
+        return False  # `list` says why
+    return bound_to is not None and bound_to not in queues
 
 
 def _let_go(journals: Mapping[str, Journal]) -> None:

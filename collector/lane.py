@@ -123,7 +123,7 @@ class Lane:
         except (RedisError, OSError) as error:
             log.warning("journal_left_for_the_next_process", journal=self.journal.id, why=str(error))
 
-    async def _wait_for_redis(self, error: Exception) -> None:
+    async def _wait_for_redis(self, error: RedisError | OSError) -> None:
         self._mind_folder()
         if not self.breaker.failing:
             why = str(error) or type(error).__name__
@@ -137,7 +137,7 @@ class Lane:
             async with asyncio.timeout(LOOK_AROUND_SECONDS):
                 await self._appended.wait()
         except TimeoutError:
-            self.shipment.begin_again()  # Redis may have gone back in time meanwhile
+            self.shipment.look_again()
             self._mind_folder()
         else:
             self._appended.clear()
@@ -145,13 +145,18 @@ class Lane:
 
     def _mind_folder(self) -> None:
         """Begin a new journal if somebody took the folder of ours away."""
-        if not self.journal.folder.exists():
-            log.error(
-                "journal_taken_away", journal=self.journal.id, cure="leave JOURNAL_DIR to the collector"
-            )
+        journal, gone = self.journal.id, self.unshipped_bytes
+        try:
+            if self.journal.folder.exists():
+                return
             self.journal.begin_again()
-            self.shipment.begin_again()
-            self._disk = GroupSync(self.journal)
+        except OSError:
+            return  # /readyz says that nothing can be written; this is tried again
+        log.error(
+            "journal_taken_away", journal=journal, bytes_gone=gone, cure="leave JOURNAL_DIR to the collector"
+        )
+        self.shipment.begin_again(gone)
+        self._disk = GroupSync(self.journal)
 
     async def _forget_shipped(self) -> None:
         """Remove what Redis has, durably and long enough, once a second; at once where the space is needed."""
@@ -166,8 +171,10 @@ class Lane:
             self.journal.forget(self.journal.forgettable(durable, older_than=old))
 
 
-def _trouble(error: Exception) -> str:
+def _trouble(error: RedisError | OSError) -> str:
     """Say in a few words of ours why Redis took nothing: for whoever asks, so without its own words."""
+    if isinstance(error, OSError):
+        return "gets nothing: its journal cannot be read"
     if isinstance(error, OutOfMemoryError):
         return "is full"
     if isinstance(error, ReadOnlyError):

@@ -34,12 +34,17 @@ FAMILIES: Final = (
     Family(
         "onward_journal_gone_bytes_total",
         "counter",
-        "Bytes of events that Redis had lost and journals did not keep any more",
+        "Bytes of events that neither Redis nor a journal has any more",
     ),
     Family(
         "onward_journals_stranded",
         "gauge",
         "Journals left behind whose Redis is none of ours; every worker counts all of them",
+    ),
+    Family(
+        "onward_journals_unreadable",
+        "gauge",
+        "Journals left behind that the system does not let us read or remove; every worker counts all of them",
     ),
     Family("onward_redis_went_back_total", "counter", "Times a Redis had less than it had acknowledged"),
     Family("onward_lanes", "gauge", "Queues this process ships to"),
@@ -71,6 +76,7 @@ def samples_of(collector: "Collector") -> Iterator[Sample]:
     gone = sum(lane.shipment.gone_bytes for lane in lanes) + collector.shipper.adoption.gone_bytes
     yield Sample("onward_journal_gone_bytes_total", gone)
     yield Sample("onward_journals_stranded", len(collector.shipper.adoption.stranded))
+    yield Sample("onward_journals_unreadable", len(collector.shipper.adoption.unreadable))
     yield Sample("onward_redis_went_back_total", sum(lane.shipment.went_back for lane in lanes))
     yield Sample("onward_lanes", len(lanes))
     yield Sample("onward_lanes_failing", sum(lane.breaker.failing for lane in lanes))

@@ -9,6 +9,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -49,10 +50,12 @@ class OpenJournal(Journal):
         self._tail = Tail()
 
     def begin_again(self) -> None:
-        """Go on as a new journal: the folder of this one was taken away under us."""
-        self.close()
+        """Go on as a new journal: the folder of this one was taken away under us. Raises OSError, nothing changed."""
+        folder, lock = _create(self.folder.parent)
+        with suppress(OSError):  # what had it may be gone, too
+            self.close()
         self.release()
-        self.folder, self._lock = _create(self.folder.parent)
+        self.folder, self._lock = folder, lock
         self.id = self.folder.name
         self._queue_id = None
         self._space.own -= self.size
@@ -167,12 +170,14 @@ class OpenJournal(Journal):
         self._space.own += size
 
     def _seal(self) -> None:
-        if self._segment >= 0:
+        segment, self._segment, self._segment_end = self._segment, -1, 0
+        if segment < 0:
+            return
+        try:
             if self._synced:
-                os.fsync(self._segment)
-            os.close(self._segment)
-        self._segment = -1
-        self._segment_end = 0
+                os.fsync(segment)
+        finally:
+            os.close(segment)
 
 
 def _create(directory: Path) -> tuple[Path, int]:

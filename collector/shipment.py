@@ -52,7 +52,7 @@ class Shipment:
         self.torn_bytes = 0
         """Passed over because no whole record stood there."""
         self.gone_bytes = 0
-        """Passed over because Redis had lost them, and the journal did not have them any more."""
+        """What neither Redis nor the journal has any more: Redis went back too far, or the folder was taken away."""
         self._unanswered = (0, 0)
         """Where the journal will stand if the last push arrived, and its lines."""
 
@@ -83,13 +83,17 @@ class Shipment:
             self._count_passed_over(torn=chunk.torn, gone=chunk.begin - expected)
         return True
 
-    def begin_again(self) -> None:
-        """Forget what was known: the journal is another one, or Redis may have gone back in time."""
+    def look_again(self) -> None:
+        """Ask Redis where the journal stands: it may have gone back in time."""
         self.position = None
 
-    async def remove(self) -> None:
-        """Remove a shipped journal: first the journal, then its position."""
-        self.journal.remove()
+    def begin_again(self, gone_bytes: int) -> None:
+        """Go on with a journal begun again, whose old self took so many bytes with it."""
+        self.position, self.acknowledged, self._unanswered = None, 0, (0, 0)
+        self.gone_bytes += gone_bytes
+
+    async def forget_position(self) -> None:
+        """Have Redis forget where the journal stands: it was shipped, and is removed. Raises RedisError."""
         await self.end.redis.delete(self._position_key)
 
     def _take_over(self, stored: int) -> None:

@@ -652,6 +652,25 @@ async def test_row_27_a_journal_folder_wiped_under_load_is_noticed_and_made_agai
     await world.settle(27)
 
 
+async def test_row_27_a_journal_folder_that_cannot_be_made_again_costs_no_visitor(world):
+    await world.redis()
+    collector, _ = await world.both()
+    journal = world.directory / "journal"
+    async with world.visitors.clicking(port_of(collector)):
+        await until(lambda: len(world.visitors.answered) > 200)
+        shutil.rmtree(journal)
+        journal.write_text("no folder")
+        answered = len(world.visitors.answered)
+        await until(lambda: len(world.visitors.answered) > answered + 600)
+        status, _, reasons = await ready(collector)
+        assert (status, reasons[0]) == (503, "the journal cannot be written")
+        journal.unlink()
+        await until(lambda: said(collector, "journal_taken_away"))
+    assert not world.visitors.failed
+    assert not await went_back(collector)
+    await world.settle(27)  # what Redis had not yet, was in memory
+
+
 async def test_row_27_journals_of_dead_processes_adopted_by_several_at_once_arrive_once(world):
     redis = await world.redis()
     collector, _ = await world.both()

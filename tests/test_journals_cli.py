@@ -83,6 +83,27 @@ async def test_a_stranded_journal_is_told_and_goes_where_a_person_sends_it(tmp_p
                 assert journals(environ, "rebind").stdout == "no journal is stranded\n"
 
 
+async def test_a_journal_that_cannot_be_read_is_told_with_the_reason(tmp_path, journals):
+    with running_redis(tmp_path / "redis") as server:
+        environ = environ_of(tmp_path, server.url)
+        unreadable = tmp_path / "journal" / "00000000-0000-4000-8000-000000000000"
+        (unreadable / "lock").mkdir(parents=True)
+        with collector(tmp_path, environ):
+            seen = ["journals that cannot be read: 1 (see: collector journals list)"]
+            await until_ready(environ["PORT"], (200, "degraded", seen), 5)
+            assert (await metrics(environ["METRICS_PORT"]))["onward_journals_unreadable", ()] == 1
+            listed = journals(environ, "list").stdout
+            assert [line.split("\t")[3] for line in listed.splitlines()] == [
+                "state",
+                "cannot be read",
+                "in use",
+            ]
+            assert "Is a directory" in listed
+            assert journals(environ, "rebind").stdout == "no journal is stranded\n"
+            (unreadable / "lock").rmdir()
+            await until_ready(environ["PORT"], READY, 5)
+
+
 def test_a_redis_that_does_not_answer_is_one_sentence_with_the_cure(tmp_path, journals):
     done = journals(environ_of(tmp_path, "redis://127.0.0.1:1/0"), "list")
     assert done.returncode == 1

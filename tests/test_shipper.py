@@ -10,7 +10,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from collector.breaker import FAILURES, Breaker
 from collector.durability import is_durable
-from collector.journal import journals_left_behind
+from collector.lane import LOOK_AROUND_SECONDS
 from collector.open_journal import OpenJournal
 from collector.queue import CLICK_QUEUE, QueueKeys, open_redis, queue_id
 from collector.shipment import QueueEnd, Shipment
@@ -43,6 +43,16 @@ async def ship_all(shipment):
 
 async def queued(redis):
     return await redis.lrange(CLICK_QUEUE, 0, -1)
+
+
+async def until_shipped(shipper, lines, redis):
+    """Have these written down, and wait until they are the last in Redis."""
+    shipper.append(*lines)
+
+    async def shipped():
+        return (await queued(redis))[-len(lines) :] == lines
+
+    await until(shipped)
 
 
 def append(journal, count, begin=0):
@@ -111,20 +121,6 @@ async def until(condition, seconds=30):
             await asyncio.sleep(0.005)
 
 
-async def test_a_journal_left_behind_is_never_shipped_to_another_queue(tmp_path, journal, end, redis):
-    append(journal, 1)
-    journal.bind("00000000-0000-4000-8000-000000000000")
-    journal.close()
-    journal.release()
-    directory = tmp_path / "journal"
-    adoption = new_shipper(directory, end).adoption
-    adoption._adopt(await adoption._ends_by_id())
-    assert await queued(redis) == []
-    assert [found.id for found in journals_left_behind(directory)] == [journal.id], (
-        "it is there for who can ship it"
-    )
-
-
 async def test_a_redis_that_was_emptied_and_named_anew_under_us_gets_what_the_journal_keeps(
     journal, end, redis
 ):
@@ -137,29 +133,6 @@ async def test_a_redis_that_was_emptied_and_named_anew_under_us_gets_what_the_jo
     await ship_all(shipment)
     assert await queued(redis) == lines
     assert journal.queue_id == new
-
-
-async def test_a_redis_that_is_away_keeps_no_other_ones_journals_waiting(tmp_path, end, redis):
-    directory = tmp_path / "journal"
-    nobody = QueueEnd(open_redis("redis://127.0.0.1:1/0"), KEYS)
-    of_nobody, dead = OpenJournal(directory, Space(1_000_000)), OpenJournal(directory, Space(1_000_000))
-    of_nobody.bind("00000000-0000-4000-8000-000000000000")
-    append(of_nobody, 3)
-    lines = append(dead, 20)
-    dead.bind(await queue_id(redis, KEYS))
-    for left in (of_nobody, dead):
-        left.close()
-        left.release()
-    shipper = new_shipper(directory, nobody, end)
-    running = shipper.start()
-
-    async def arrived():
-        return await queued(redis) == lines
-
-    await until(arrived)
-    await tasks.end(running)
-    assert [found.id for found in journals_left_behind(directory)] == [of_nobody.id]
-    await nobody.redis.aclose()
 
 
 async def test_a_push_whose_reply_was_lost_is_counted_once(journal, end, redis):
@@ -193,6 +166,8 @@ async def test_a_journal_that_never_pauses_still_forgets_what_is_shipped(tmp_pat
 async def test_a_journal_whose_folder_is_taken_away_begins_again(tmp_path, end, redis):
     shipper = new_shipper(tmp_path / "journal", end)
     (lane,) = shipper.lanes
+    lines = append(lane.journal, 20)
+    await ship_all(lane.shipment)
     shutil.rmtree(lane.journal.folder)
     old = lane.journal.id
     running = shipper.start()
@@ -204,10 +179,76 @@ async def test_a_journal_whose_folder_is_taken_away_begins_again(tmp_path, end, 
     shipper.append(b"after")
 
     async def arrived():
-        return await queued(redis) == [b"after"]
+        return await queued(redis) == [*lines, b"after"]
 
     await until(arrived)
+    assert (lane.shipment.went_back, lane.shipment.gone_bytes) == (0, 0)
     await tasks.end(running)
+
+
+async def test_a_journal_of_ours_that_cannot_be_read_is_not_called_a_redis_that_is_away(tmp_path, end):
+    shipper = new_shipper(tmp_path / "journal", end)
+    (lane,) = shipper.lanes
+    append(lane.journal, 60_000)  # more than is kept in memory
+    (segment,) = lane.journal.folder.glob("*.segment")
+    segment.rename(lane.journal.folder / "aside")
+    segment.mkdir()
+    running = shipper.start()
+
+    async def told():
+        return lane.trouble == "gets nothing: its journal cannot be read"
+
+    await until(told)
+    segment.rmdir()
+    (lane.journal.folder / "aside").rename(segment)
+
+    async def shipped():
+        return lane.unshipped_bytes == 0 and lane.trouble is None
+
+    await until(shipped)
+    await tasks.end(running)
+
+
+async def test_a_folder_that_cannot_be_made_again_is_tried_until_it_can(tmp_path, end, redis):
+    directory = tmp_path / "journal"
+    shipper = new_shipper(directory, end)
+    (lane,) = shipper.lanes
+    old = lane.journal.id
+    running = shipper.start()
+    await until_shipped(shipper, [b"first"], redis)
+    shutil.rmtree(directory)
+    directory.write_text("no folder")
+    await asyncio.sleep(2 * LOOK_AROUND_SECONDS)
+    with pytest.raises(OSError, match="journal"):
+        shipper.probe()  # so /readyz says
+    await until_shipped(shipper, [b"from memory"], redis)
+    directory.unlink()
+
+    async def begun_again():
+        return lane.journal.id != old
+
+    await until(begun_again)
+    await until_shipped(shipper, [b"after"], redis)
+    assert await queued(redis) == [b"first", b"from memory", b"after"]
+    assert (lane.shipment.went_back, lane.shipment.gone_bytes) == (0, 0)
+    await tasks.end(running)
+
+
+async def test_what_stood_only_in_a_folder_that_is_taken_away_is_counted(tmp_path, end):
+    shipper = new_shipper(tmp_path / "journal", end)
+    (lane,) = shipper.lanes
+    append(lane.journal, 20)
+    await ship_all(lane.shipment)
+    gone = lane.journal.position
+    append(lane.journal, 10)
+    gone = lane.journal.position - gone
+    shutil.rmtree(lane.journal.folder)
+    lane._mind_folder()
+    assert lane.shipment.gone_bytes == gone
+    append(lane.journal, 1)
+    await ship_all(lane.shipment)
+    assert (lane.shipment.went_back, lane.shipment.gone_bytes, lane.unshipped_bytes) == (0, gone, 0)
+    shipper.close()
 
 
 async def test_redis_that_is_away_is_an_error_within_its_timeout_and_nothing_is_lost(tmp_path, journal):
@@ -218,25 +259,6 @@ async def test_redis_that_is_away_is_an_error_within_its_timeout_and_nothing_is_
             await Shipment(journal, nobody).step()
     assert journal.read(0, most_lines=10, most_bytes=1000, until=journal.position).lines == lines
     await nobody.redis.aclose()
-
-
-async def test_what_a_process_left_behind_is_shipped_by_the_next_one(tmp_path, end, redis):
-    directory = tmp_path / "journal"
-    dead = OpenJournal(directory, Space(1_000_000))
-    lines = append(dead, 20)
-    dead.close()
-    dead.release()
-    shipper = new_shipper(directory, end, keep_seconds=0)
-    running = shipper.start()
-
-    async def adopted():
-        return shipper.adoption.lines == 20 and not dead.folder.exists()
-
-    await until(adopted)
-    await tasks.end(running)
-    assert await queued(redis) == lines
-    assert await redis.get(KEYS.position(dead.id)) is None
-    assert list(journals_left_behind(directory)) == []
 
 
 async def test_an_append_is_in_redis_soon_after(tmp_path, end, redis):
@@ -370,7 +392,7 @@ async def test_a_redis_that_went_back_is_counted_and_gets_what_the_journal_keeps
     await ship_all(shipment)
     await redis.ltrim(CLICK_QUEUE, 0, 19)
     await redis.set(KEYS.position(journal.id), 20 * 8 + sum(len(line) for line in lines[:20]))
-    shipment.begin_again()
+    shipment.look_again()
     await ship_all(shipment)
     assert await queued(redis) == lines
     assert shipment.went_back == 1
@@ -385,9 +407,9 @@ async def test_what_neither_redis_nor_the_journal_has_any_more_is_counted_once(t
     journal.forget(path for begin, path in journal.segments() if begin < 2000)
     kept_from, _ = journal.segments()[0]
     await redis.flushall()
-    shipment.begin_again()
+    shipment.look_again()
     await ship_all(shipment)
-    shipment.begin_again()
+    shipment.look_again()
     await ship_all(shipment)
     assert shipment.gone_bytes == kept_from >= 2000
     found = await queued(redis)
