@@ -1,7 +1,7 @@
 """What goes out of a batch: events as records, lines that are none as dead letters, and the few that cannot go."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +12,7 @@ from kafkastore.enrichment import Policy, Source, enrich
 from kafkastore.queue import Batch
 from kafkastore.record import Record
 from kafkastore.settings import KafkastoreSettings
+from process.logs import log
 
 MOST_BYTES: Final = 900_000
 """Of a value or a dead letter: a broker's default limit is 1,048,588 for a record with its key, headers and frame."""
@@ -102,8 +103,7 @@ class Enricher:
                 records[index] = dead_letter(
                     line, reason=error.reason, step="decode", topic=error.topic, at_ms=now_ms
                 )
-        enriched = enrich(events, now_ms=now_ms, place_of=self._place_of, policy=self._policy)
-        for (event, source), record in zip(events, enriched, strict=True):
+        for (event, source), record in zip(events, self._enriched(events, batch, now_ms), strict=True):
             records[source.index] = (
                 record
                 if record is None or len(record.value) <= MOST_BYTES
@@ -116,3 +116,25 @@ class Enricher:
                 )
             )
         return records
+
+    def _enriched(
+        self, events: Sequence[tuple[Event, Source]], batch: Batch, now_ms: int
+    ) -> list[Record | None]:
+        """Enrich some events; a fault of ours costs the one it strikes, and none of its neighbours."""
+        try:
+            return self._enrich(events, now_ms)
+        except Exception:  # noqa: BLE001 (whatever it is: the batch would meet it again and again)
+            log.exception("event_not_enriched", batch=batch.id)
+            return [self._enriched_alone(*one, batch, now_ms) for one in events]
+
+    def _enriched_alone(self, event: Event, source: Source, batch: Batch, now_ms: int) -> Record | None:
+        try:
+            (record,) = self._enrich([(event, source)], now_ms)
+        except Exception as error:  # noqa: BLE001 (said above)
+            reason = f"fault: {type(error).__name__}"
+            line = batch.lines[source.index]
+            return dead_letter(line, reason=reason, step="enrich", topic=event.topic, at_ms=now_ms)
+        return record
+
+    def _enrich(self, events: Sequence[tuple[Event, Source]], now_ms: int) -> list[Record | None]:
+        return enrich(events, now_ms=now_ms, place_of=self._place_of, policy=self._policy)

@@ -3,6 +3,7 @@
 from itertools import cycle, islice
 
 import pytest
+from structlog.testing import capture_logs
 
 from collector.event import CLICK_PATH, CLICKS, Event
 from geoip.place import NOWHERE
@@ -16,9 +17,9 @@ PERSON = b"Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) Version/18.1 M
 BOT = b"Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
 
 
-def click(number, agent, own=b"x"):
+def click(number, agent, own=b"x", ip="203.0.113.42"):
     params = b"campaign_link_id=%d&click=%d&reqparams=%b" % (number % 7, number, own)
-    return Event("203.0.113.42", 1769860800, CLICKS, CLICK_PATH, params, agent).encode()
+    return Event(ip, 1769860800, CLICKS, CLICK_PATH, params, agent).encode()
 
 
 LINES = {
@@ -32,9 +33,9 @@ MIXED = ["click"] * 6 + ["no event", "bot", "larger once enriched", "bot", "too 
 """13: a hundred ends elsewhere each time."""
 
 
-def enricher(**environ):
+def enricher(place_of=lambda _address: NOWHERE, **environ):
     settings = read_settings(KafkastoreSettings, {"KAFKA_URL": "kafka://127.0.0.1:9092", **environ})
-    return Enricher(settings, lambda _address: NOWHERE)
+    return Enricher(settings, place_of)
 
 
 def batch_of(lines, first=0):
@@ -66,3 +67,22 @@ def test_a_batch_comes_to_what_its_lines_come_to_by_themselves_in_order(number, 
         dead = kinds[index] in ("no event", "larger once enriched")
         assert record.topic == ("clicks.dead" if dead else "bots" if kinds[index] == "bot" else "clicks")
         assert not dead or record.value == lines[index]
+
+
+def test_an_event_we_fail_at_is_a_dead_letter_and_its_neighbours_go_on():
+    def place_of(address):
+        return {"203.0.113.42": NOWHERE}[address]  # as a table with a hole nobody knew of
+
+    lines = [click(number, PERSON) for number in range(TOGETHER + 5)]
+    with_fault = {7, TOGETHER + 4}
+    for index in with_fault:
+        lines[index] = click(index, PERSON, ip="198.51.100.7")
+    with capture_logs() as logs:
+        found = enricher(place_of).outgoing(batch_of(lines), NOW_MS).records
+    expected = enricher().outgoing(batch_of(lines), NOW_MS).records
+    assert list(found) == list(range(len(lines)))
+    assert {index for index in found if found[index] != expected[index]} == with_fault
+    for index in with_fault:
+        assert (found[index].topic, found[index].value) == ("clicks.dead", lines[index])
+        assert dict(found[index].headers)["reason"] == b"fault: KeyError"
+    assert [entry["event"] for entry in logs] == ["event_not_enriched"] * 2, "once a hundred events"
