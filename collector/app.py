@@ -31,6 +31,7 @@ from links.directory import LinkDirectory
 from links.store import LinkStore, LinkStoreError
 from process.at_once import AnyRequest
 from process.board import PIN_SECONDS, Board
+from process.crowd import Crowd, connections_allowed
 from process.logs import log
 from process.metrics import Durations
 from process.protocol import SERVER
@@ -77,6 +78,8 @@ class Collector:
     """The same, as it is sent."""
     board: Board
     worker: int
+    crowd: Crowd
+    """Who is connected."""
     frontend: Frontend | None = None
     """The web site behind us."""
     stopping: bool = False
@@ -243,6 +246,7 @@ async def open_collector(
             own_lines="".join(f"{name}: {value}\r\n" for name, value in own_headers.items()),
             board=board,
             worker=worker,
+            crowd=Crowd(connections_allowed(settings.max_connections)),
             frontend=None
             if settings.frontend_url is None
             else await stack.enter_async_context(open_frontend(settings.frontend_url)),

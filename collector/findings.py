@@ -12,6 +12,7 @@ from collector.queue import open_redis
 from collector.settings import CollectorSettings
 from collector.tls import Certificates
 from links.store import LinkStore, LinkStoreError
+from process.crowd import connections_allowed
 from process.finding import Finding
 from process.run import CannotStartError
 
@@ -45,6 +46,13 @@ async def findings(settings: CollectorSettings) -> AsyncIterator[Finding]:
             yield Finding(str(error))
     for finding in _journal_findings(settings.journal_dir):
         yield finding
+    allowed = connections_allowed(settings.max_connections)
+    if allowed < settings.max_connections:
+        yield Finding(
+            f"The system lets a process open so few files that {allowed} visitors can be connected at once, not "
+            f"MAX_CONNECTIONS={settings.max_connections}: raise the hard limit (ulimit -Hn, LimitNOFILE=).",
+            fatal=False,
+        )
 
 
 async def _redis_findings(settings: CollectorSettings, number: int, url: str) -> AsyncIterator[Finding]:

@@ -11,6 +11,13 @@ if TYPE_CHECKING:
 FAMILIES: Final = (
     Family("onward_requests_total", "counter", "Requests answered, by route and status"),
     Family("onward_request_seconds", "histogram", "From a request's headers to its answer, by route"),
+    Family("onward_connections", "gauge", "Visitors that are connected"),
+    Family("onward_connections_max", "gauge", "So many may be"),
+    Family(
+        "onward_connections_closed_total",
+        "counter",
+        "Connections closed because there were so many: silent ones (idle), or new ones that found no room (new)",
+    ),
     Family("onward_events_recorded_total", "counter", "Events in the journal, by topic"),
     Family(
         "onward_events_dropped_total", "counter", "Events lost because the journal refused them, by reason"
@@ -60,6 +67,10 @@ def samples_of(collector: "Collector") -> Iterator[Sample]:
         yield Sample("onward_requests_total", count, {"route": route, "status": str(status)})
     for route, durations in collector.durations.items():
         yield from durations.samples("onward_request_seconds", {"route": route})
+    yield Sample("onward_connections", len(collector.crowd))
+    yield Sample("onward_connections_max", collector.crowd.most)
+    yield Sample("onward_connections_closed_total", collector.crowd.gave_way, {"which": "idle"})
+    yield Sample("onward_connections_closed_total", collector.crowd.refused, {"which": "new"})
     for topic, count in collector.recorded.items():
         yield Sample("onward_events_recorded_total", count, {"topic": topic})
     for reason, count in collector.dropped.items():

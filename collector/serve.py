@@ -41,9 +41,11 @@ async def serve(settings: CollectorSettings, ports: Ports, board: Board, worker:
         host, port, *_ = ports.public.getsockname()
         tls = ports.certificates.context if ports.certificates else None
         quick = AtOnce(partial(at_once, collector), collector.end_turn)
-        doors = [await open_door(ports.public, partial(answer, collector), tls, quick)]
+        crowd = collector.crowd
+        doors = [await open_door(ports.public, partial(answer, collector), tls, quick, crowd)]
         if ports.plain:
-            doors.append(await open_door(ports.plain, partial(plain_http.answer, settings, port)))
+            redirecting = partial(plain_http.answer, settings, port)
+            doors.append(await open_door(ports.plain, redirecting, crowd=crowd))
         if ports.certificates:
             await stack.enter_async_context(ports.certificates.kept_fresh(worker, stop))
         if ports.metrics:
@@ -57,6 +59,7 @@ async def serve(settings: CollectorSettings, ports: Ports, board: Board, worker:
             tls=tls is not None,
             worker=worker,
             redis=len(settings.redis_urls),
+            most_connections=crowd.most,
         )
         await until_stopped(stop, collector.background)
         collector.stopping = True

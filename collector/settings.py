@@ -87,6 +87,13 @@ class CollectorSettings(Settings, MetricsSettings, RedisSettings, InAppSettings)
         8080, ge=0, le=65535, description="the TCP port to listen on, 0 to 65535 (0: any free one)"
     )
     web_concurrency: int = Field(1, ge=1, le=256, description="processes that share PORT, 1 to 256")
+    max_connections: int = Field(
+        5_000,
+        ge=16,
+        le=1_000_000,
+        description="visitors connected to a process at once, 16 to 1000000; beyond it the longest silent are closed "
+        "(8 KiB each, with TLS 50)",
+    )
     metrics_public: bool = Field(default=False, description="1 answers /metrics on PORT too")
     tls_cert: SecretStr | None = Field(
         None,

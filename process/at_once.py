@@ -96,6 +96,14 @@ class PromptHandler(RequestHandler):
         self._behind: deque[Any] = deque()
         """What came while a request was in hand: out of sight of aiohttp's task, which would take it up itself."""
 
+    @property
+    def silent_since(self) -> float | None:
+        """When it was last answered, or began, by the loop's clock; None while a request is in hand."""
+        waiter = self._waiter
+        if waiter is None or waiter.done() or self._messages or self._behind:
+            return None
+        return self._next_keepalive_close_time - self._keepalive_timeout
+
     def data_received(self, data: bytes) -> None:
         """Take bytes; the requests among them are answered at the end of the turn."""
         if self._turn is None:

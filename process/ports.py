@@ -10,6 +10,7 @@ from typing import Final
 from aiohttp import web
 
 from process.at_once import AtOnce
+from process.crowd import Crowd
 from process.protocol import REQUEST_SECONDS, server
 from process.run import CannotStartError
 
@@ -51,10 +52,11 @@ async def open_door(
     answering: Answer,
     context: ssl.SSLContext | None = None,
     at_once: AtOnce | None = None,
+    crowd: Crowd | None = None,
 ) -> Door:
-    """Answer an open port, with TLS if there is a context."""
+    """Answer an open port, with TLS if there is a context; its connections are among those of `crowd`."""
     # Not web.SockSite, which leaves asyncio's minute to a client that never ends its handshake.
-    connections = server(answering, at_once)
+    connections = server(answering, at_once, crowd)
     runner = web.ServerRunner(connections, shutdown_timeout=REQUESTS_FINISH_SECONDS)
     await runner.setup()
     port = await asyncio.get_running_loop().create_server(

@@ -12,6 +12,7 @@ from aiohttp import hdrs, web
 from aiohttp.http_exceptions import LineTooLong
 
 from process.at_once import AtOnce, PromptHandler, Turn
+from process.crowd import Crowd
 
 LONGEST_LINE_BYTES: Final = 16 * 1024
 """Of a request's first line; browsers stop at 8 KB or so, ad networks have been seen to exceed that."""
@@ -89,12 +90,18 @@ async def read_body(request: web.BaseRequest) -> bytes:
 class Connection(PromptHandler):
     """One client's connection."""
 
-    __slots__ = ("_deadline",)
+    __slots__ = ("_crowd", "_deadline")
+
+    def __init__(self, manager: web.Server, *, crowd: Crowd | None = None, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._crowd: Final = crowd
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin, with the time that a first request may take."""
+        """Begin, with the time that a first request may take, if there is room."""
         super().connection_made(transport)
         self._deadline: asyncio.TimerHandle | None = self._loop.call_later(REQUEST_SECONDS, self._give_up)
+        if self._crowd is not None:
+            self._crowd.enter(self)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; with the first whole request the deadline is kept."""
@@ -105,10 +112,17 @@ class Connection(PromptHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End."""
+        if self._crowd is not None:
+            self._crowd.left(self)
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
         super().connection_lost(exc)
+
+    def leave(self) -> None:
+        """Close at once: with TLS a client that says no goodbye would keep us for half a minute."""
+        if self.transport is not None:
+            self.transport.abort()
 
     def handle_error(
         self,
@@ -155,7 +169,10 @@ class Server(web.Server):
         return Connection(self, loop=self._loop, **self._kwargs)
 
 
-def server(answer: Any, at_once: AtOnce | None = None) -> Server:
-    """Give the server for a function from request to response, not asked for what `at_once` answers."""
+def server(answer: Any, at_once: AtOnce | None = None, crowd: Crowd | None = None) -> Server:
+    """Give the server for a function from request to response, not asked for what `at_once` answers.
+
+    Its connections are among those of `crowd`.
+    """
     turn = Turn(asyncio.get_running_loop(), at_once) if at_once else None
-    return Server(answer, turn=turn, **_LIMITS)
+    return Server(answer, turn=turn, crowd=crowd, **_LIMITS)

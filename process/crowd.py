@@ -1,0 +1,76 @@
+"""How many visitors are connected at once: there is a bound, and who was silent longest makes room for a new one.
+
+A browser keeps its connection for as long as we let it, and follows one link. Without a bound as many as come within
+that time hold memory (8 KiB each, with TLS 50: measured) and open files, until there are none left for journals.
+"""
+
+import resource
+from heapq import nsmallest
+from operator import itemgetter
+from typing import Final, Protocol
+
+KEPT_FILES: Final = 256
+"""Open files that visitors leave to us: some 200 connections to upstream servers, journals, Redis, the database."""
+
+_SHARE_AT_ONCE: Final = 64
+"""A 64th of all makes room together: to look for the longest silent takes a millisecond or two."""
+
+
+class Guest(Protocol):
+    """A connection."""
+
+    @property
+    def silent_since(self) -> float | None:
+        """When it was last answered, or began, by the loop's clock; None while a request is in hand."""
+
+    def leave(self) -> None:
+        """Close at once."""
+
+
+class Crowd:
+    """The connections of a process, on all ports that visitors come to."""
+
+    def __init__(self, most: int) -> None:
+        self.most: Final = most
+        self.gave_way = 0
+        """Silent ones that were closed to make room."""
+        self.refused = 0
+        """New ones that found no room: every other had a request in hand."""
+        self._guests: set[Guest] = set()
+
+    def __len__(self) -> int:
+        return len(self._guests)
+
+    def enter(self, guest: Guest) -> None:
+        """Count a connection, or close it if no other makes room."""
+        if len(self._guests) >= self.most:
+            self._make_room()
+        if len(self._guests) < self.most:
+            self._guests.add(guest)
+        else:
+            self.refused += 1
+            guest.leave()
+
+    def left(self, guest: Guest) -> None:
+        """Count it no more."""
+        self._guests.discard(guest)
+
+    def _make_room(self) -> None:
+        silent = [(since, guest) for guest in self._guests if (since := guest.silent_since) is not None]
+        for _, guest in nsmallest(max(self.most // _SHARE_AT_ONCE, 1), silent, key=itemgetter(0)):
+            self._guests.discard(guest)
+            self.gave_way += 1
+            guest.leave()
+
+
+def connections_allowed(wanted: int) -> int:
+    """Have the system let us open as many files as so many connections need; gives how many connections it lets us.
+
+    A process begins with a soft limit, often 1,024, that it may raise itself up to the hard one.
+    """
+    needed = wanted + KEPT_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return wanted if allowed == needed else max(allowed - KEPT_FILES, allowed // 2)
