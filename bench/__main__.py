@@ -18,6 +18,7 @@ import enrichment
 import footprint
 import growth
 import latency
+import newcomers
 import passthrough
 import steps
 import two
@@ -30,7 +31,7 @@ COMMITTED = Path(__file__).parent / "results.json"
 PARTS = {
     part.__name__: part.measure
     for part in (
-        *(steps, enrichment, endpoint, two, passthrough),
+        *(steps, enrichment, endpoint, newcomers, two, passthrough),
         *(delivery, latency, footprint, growth, consume),
     )
 }

@@ -37,6 +37,8 @@ class Costs:
     """What one click takes of everything."""
 
     collector_us: float
+    visitor_us: float
+    """Of a collector with TLS, to which each visitor comes on a connection of his own."""
     redis_us: float
     """To be shipped, claimed and forgotten."""
     kafkastore_us: float
@@ -52,6 +54,9 @@ class Needs:
     """How many of everything there must be."""
 
     collectors: int
+    """Behind a balancer, which keeps its connections."""
+    or_with_tls: int
+    """To which visitors come themselves."""
     redis: int
     queues: int
     kafkastores: int
@@ -61,7 +66,7 @@ class Needs:
 
     @property
     def cores(self) -> int:
-        """Of our processes: collectors, kafkastores and the members of one consumer."""
+        """Of our processes: collectors behind a balancer, kafkastores and the members of one consumer."""
         return self.collectors + self.kafkastores + self.consumers
 
 
@@ -70,6 +75,7 @@ def costs_of(parts: Mapping[str, Sequence[Row]]) -> Costs:
     found = {row.name: row.value for some in parts.values() for row in some}
     return Costs(
         collector_us=found["a click, by id"],
+        visitor_us=found["a new visitor: a click, TLS"],
         redis_us=found["Redis, a click shipped"] + found["Redis, moved only, exactly_once"],
         kafkastore_us=found["enriched, JSON, exactly_once"],
         consumer_us=found["consumer: totals into PostgreSQL"],
@@ -84,6 +90,7 @@ def limits(costs: Costs) -> dict[str, float]:
     member = SHARE * 1e6 / costs.consumer_us
     return {
         "collector": SHARE * 1e6 / costs.collector_us,
+        "a collector with TLS, each visitor new": SHARE * 1e6 / costs.visitor_us,
         "kafkastore": SHARE * 1e6 / costs.kafkastore_us,
         "queue": SHARE * costs.queue_rate,
         "member of a consumer": member,
@@ -110,6 +117,7 @@ def needs(clicks: float, costs: Costs) -> Needs:
     kafkastores = many("kafkastore")
     return Needs(
         collectors=many("collector"),
+        or_with_tls=many("a collector with TLS"),
         redis=redis,
         queues=max(many("queue"), kafkastores, redis),
         kafkastores=kafkastores,
@@ -121,7 +129,8 @@ def needs(clicks: float, costs: Costs) -> Needs:
 
 def capacity(costs: Costs) -> str:
     """Give the table of needs."""
-    head = ("clicks a second", *Needs.__dataclass_fields__, "cores", "¢ a million clicks")
+    named = (name.replace("_", " ").replace("tls", "TLS") for name in Needs.__dataclass_fields__)
+    head = ("clicks a second", *named, "cores", "¢ a million clicks")
     return _table(
         head,
         (

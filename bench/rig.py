@@ -6,12 +6,13 @@ second say as much of the neighbours. Rows are measured in turns (A-B-A-B), and 
 
 import os
 import shutil
+import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,13 @@ def server(
     environ: Mapping[str, object] | None = None,
     *,
     path: str = "/",
+    tls: bool = False,
     core: object = SERVER_CORE,
 ) -> Child:
     """Give a server that is there when it answers `path`, whatever it answers; `core` may name several."""
-    return _pinned(directory, argv, environ, core, ports=(port,), answers=lambda _: _answers(port, path))
+    return _pinned(
+        directory, argv, environ, core, ports=(port,), answers=lambda _: _answers(port, path, tls=tls)
+    )
 
 
 def worker(
@@ -155,6 +159,13 @@ def await_empty(server: RedisServer) -> None:
             time.sleep(0.05)
 
 
+def trusting_anybody() -> ssl.SSLContext:
+    """Give a client's context that takes any certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
 def _pinned(directory, argv, environ, core, *, ports, answers) -> Child:
     log = directory / f"{directory.name}.log"
     return Child(
@@ -178,8 +189,12 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-def _answers(port: int, path: str) -> bool:
-    connection = HTTPConnection("127.0.0.1", port, timeout=1)
+def _answers(port: int, path: str, *, tls: bool) -> bool:
+    connection = (
+        HTTPSConnection("127.0.0.1", port, timeout=1, context=trusting_anybody())
+        if tls
+        else HTTPConnection("127.0.0.1", port, timeout=1)
+    )
     try:
         connection.request("GET", path)
         return connection.getresponse().status > 0

@@ -52,14 +52,15 @@ pid {directory}/nginx.pid;
 error_log {directory}/error.log;
 load_module /usr/lib/nginx/modules/ndk_http_module.so;
 load_module /usr/lib/nginx/modules/ngx_http_lua_module.so;
-events {{ worker_connections 1024; }}
+events {{ worker_connections 4096; }}
 http {{
   access_log off;
   client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy; fastcgi_temp_path {directory}/fastcgi;
   uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;
   lua_package_path "/usr/share/lua/5.1/?.lua;;";
   server {{
-    listen 127.0.0.1:{port};
+    listen 127.0.0.1:{port} {ssl};
+    {certificate}
     keepalive_requests 1000000000;
     location / {{ add_header Cache-Control no-store; return 307 https://apps.example/i; }}
     location /lua/ {{
@@ -92,12 +93,22 @@ def bare_server(directory: Path) -> Child:
     return _bare(directory / "server", BARE_SERVER)
 
 
-def nginx(directory: Path, redis: RedisServer) -> Child:
-    """Give nginx, which answers a constant, and under /lua/ by Lua."""
-    own, port = directory / "nginx", free_port()
+def nginx(
+    directory: Path, redis: RedisServer, certificate: Path | None = None, key: Path | None = None
+) -> Child:
+    """Give nginx, which answers a constant, and under /lua/ by Lua; with TLS if it has a certificate."""
+    tls = certificate is not None
+    own, port = directory / ("nginx-tls" if tls else "nginx"), free_port()
     own.mkdir()
-    (own / "nginx.conf").write_text(NGINX.format(directory=own, port=port, redis=redis.port))
-    return server(own, port, ["nginx", "-c", own / "nginx.conf", "-p", own])
+    settings = NGINX.format(
+        directory=own,
+        port=port,
+        redis=redis.port,
+        ssl="ssl" if tls else "",
+        certificate=f"ssl_certificate {certificate}; ssl_certificate_key {key};" if tls else "",
+    )
+    (own / "nginx.conf").write_text(settings)
+    return server(own, port, ["nginx", "-c", own / "nginx.conf", "-p", own], tls=tls)
 
 
 def _bare(directory: Path, source: str) -> Child:

@@ -113,7 +113,8 @@ class Shared:
             "ERROR_PAGE_URL": "https://www.example.com/unknown",
         }
         argv = [SCRIPTS / "collector", "serve"]
-        return server(directory, port, argv, environ | more, path="/healthz", core=core)
+        tls = "TLS_CERT" in more
+        return server(directory, port, argv, environ | more, path="/healthz", tls=tls, core=core)
 
     def database(self, number: int) -> str:
         """Give the URL of a database with so many links."""

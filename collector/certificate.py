@@ -50,6 +50,7 @@ def new_context() -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
+    context.num_tickets = 1  # a second one is 5 % of a new visitor (measured), who seldom comes back once
     return context
 
 

@@ -92,7 +92,7 @@ class CollectorSettings(Settings, MetricsSettings, RedisSettings, InAppSettings)
         ge=16,
         le=1_000_000,
         description="visitors connected to a process at once, 16 to 1000000; beyond it the longest silent are closed "
-        "(8 KiB each, with TLS 50)",
+        "(6 to 8 KB each, with TLS 30 to 50)",
     )
     metrics_public: bool = Field(default=False, description="1 answers /metrics on PORT too")
     tls_cert: SecretStr | None = Field(

@@ -1,7 +1,7 @@
 """How many visitors are connected at once: there is a bound, and who was silent longest makes room for a new one.
 
 A browser keeps its connection for as long as we let it, and follows one link. Without a bound as many as come within
-that time hold memory (8 KiB each, with TLS 50: measured) and open files, until there are none left for journals.
+that time hold memory (docs/benchmarks.md) and open files, until there are none left for journals.
 """
 
 import resource

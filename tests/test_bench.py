@@ -39,9 +39,10 @@ def test_figures_of_another_machine_are_not_mixed_in(tmp_path):
 
 
 def test_what_ten_times_the_clicks_need_is_at_most_ten_times_as_much():
-    costs = Costs(130, 6, 50, 19, 20_000, 800, 1_400)
+    costs = Costs(130, 800, 6, 50, 19, 20_000, 800, 1_400)
     for fewer, more in ((needs(one, costs), needs(10 * one, costs)) for one in DECADES):
         assert fewer.collectors <= more.collectors <= 10 * fewer.collectors
+        assert fewer.collectors <= fewer.or_with_tls <= more.or_with_tls <= 10 * fewer.or_with_tls
         assert fewer.cores <= more.cores <= 10 * fewer.cores
         assert more.queues >= max(more.redis, more.kafkastores)
         assert more.partitions >= more.consumers
