@@ -4,16 +4,14 @@ What is wrong with one is found here, not by a visitor: `certificate_from_pem` g
 or raises InvalidCertificateError with the reason in a few words. Expired ones are whole: the caller decides.
 """
 
-import os
 import re
 import ssl
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import IO, Any, Final, NoReturn
+from typing import Any, Final, NoReturn
+
+from process.pem import as_file
 
 _LEAF: Final = re.compile(rb"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
 _BEGIN: Final = re.compile(rb"^-----BEGIN [A-Z0-9 ]+-----", re.MULTILINE)
@@ -64,7 +62,7 @@ def certificate_from_pem(chain: bytes, key: bytes) -> Certificate:
     if any(len(_BEGIN.findall(pem)) != len(_END.findall(pem)) for pem in (chain, key)):
         raise InvalidCertificateError("it ends in the middle, as a file does that is being written")
     context = new_context()
-    with _as_file(chain) as chain_path, _as_file(key) as key_path:
+    with as_file(chain) as chain_path, as_file(key) as key_path:
         try:
             context.load_cert_chain(chain_path, key_path, password=_no_password)
         except ssl.SSLError as error:
@@ -96,20 +94,6 @@ def _introduced(context: ssl.SSLContext, leaf: str) -> dict[str, Any]:
             with suppress(ssl.SSLWantReadError):
                 side.do_handshake()
     return client.getpeercert() or {}
-
-
-@contextmanager
-def _as_file(pem: bytes) -> Iterator[str]:
-    """Lend PEM bytes to OpenSSL, which Python lets read files only: on Linux one that never is on a disk."""
-    file: IO[bytes]
-    if sys.platform == "linux":
-        with open(os.memfd_create("pem"), "wb", buffering=0) as file:  # noqa: PTH123 (a descriptor, no path)
-            file.write(pem)
-            yield f"/proc/self/fd/{file.fileno()}"
-    else:
-        with tempfile.NamedTemporaryFile(buffering=0) as file:  # for its owner only
-            file.write(pem)
-            yield file.name
 
 
 def _no_password() -> NoReturn:

@@ -1,12 +1,12 @@
 """TLS towards Kafka: whom we trust, and who we are, from PEM texts or files."""
 
 import ssl
-import tempfile
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from kafkastore.settings import KafkastoreSettings
+from process.pem import as_file
 
 
 class CertificateError(Exception):
@@ -44,12 +44,9 @@ def _trusting(authority: str) -> ssl.SSLContext:
 
 
 def _load_client(context: ssl.SSLContext, certificate: str, key: str) -> None:
-    # The ssl module reads from files only; nobody else may read this one, and it is gone at once.
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".pem") as file:
-        file.write(f"{certificate}\n{key}\n")
-        file.flush()
+    with as_file(f"{certificate}\n{key}\n".encode()) as path:
         try:
-            context.load_cert_chain(file.name, password="")  # or OpenSSL would ask the terminal for one
+            context.load_cert_chain(path, password="")  # or OpenSSL would ask the terminal for one
         except (ssl.SSLError, ValueError) as error:
             raise CertificateError(
                 f"KAFKA_CLIENT_CERT and KAFKA_CLIENT_CERT_KEY are no PEM pair ({error}): mend them"
