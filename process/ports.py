@@ -11,7 +11,7 @@ from aiohttp import web
 
 from process.at_once import AtOnce
 from process.crowd import Crowd
-from process.protocol import REQUEST_SECONDS, server
+from process.protocol import AHEAD_BYTES, REQUEST_SECONDS, TAKE_SECONDS, server
 from process.run import CannotStartError
 
 REQUESTS_FINISH_SECONDS: Final = 3.0
@@ -26,12 +26,17 @@ def listen(host: str, port: int, variable: str = "PORT") -> socket.socket:
     """Open the port; raises CannotStartError with the cure."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise CannotStartError(
             f"Cannot listen on {host} port {port} ({error.strerror}): "
             f"stop the program that uses it, or set {variable} to another one."
         ) from None
+    # Connections inherit them: each that is accepted has them without a word. Not every system knows both (tcp(7)).
+    for name, value in (("TCP_USER_TIMEOUT", int(TAKE_SECONDS * 1000)), ("TCP_NOTSENT_LOWAT", AHEAD_BYTES)):
+        if hasattr(socket, name):
+            listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return listener
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,12 @@ LARGEST_BODY_BYTES: Final = 256 * 1024
 BODY_SECONDS: Final = 10.0
 """For the whole of it to arrive."""
 
+TAKE_SECONDS: Final = 60.0
+"""For a client to take something of its answers; then the system ends it, which would hold them for ever."""
+
+AHEAD_BYTES: Final = 128 * 1024
+"""Of a client's answers that the system takes before the client does; Linux would take 4 MB."""
+
 WHY: Final = "X-Onward"
 """The header in which every refusal says why, for a developer to read."""
 
