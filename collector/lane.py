@@ -137,25 +137,27 @@ class Lane:
             async with asyncio.timeout(LOOK_AROUND_SECONDS):
                 await self._appended.wait()
         except TimeoutError:
-            self.shipment.look_again()
             self._mind_folder()
+            self.shipment.look_again()
         else:
             self._appended.clear()
             await asyncio.sleep(self._linger_seconds)
 
     def _mind_folder(self) -> None:
         """Begin a new journal if somebody took the folder of ours away."""
-        journal, gone = self.journal.id, self.unshipped_bytes
+        journal, unshipped = self.journal.id, self.unshipped_bytes
         try:
             if self.journal.folder.exists():
                 return
-            self.journal.begin_again()
+            self.journal.begin_again(self.shipment.position)
         except OSError:
             return  # /readyz says that nothing can be written; this is tried again
+        gone = unshipped - self.journal.position
         log.error(
             "journal_taken_away", journal=journal, bytes_gone=gone, cure="leave JOURNAL_DIR to the collector"
         )
         self.shipment.begin_again(gone)
+        self._appended.set()
         self._disk = GroupSync(self.journal)
 
     async def _forget_shipped(self) -> None:

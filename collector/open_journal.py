@@ -6,6 +6,7 @@ An append that fails or falls short is taken back and ends its segment, so only 
 import errno
 import fcntl
 import os
+import sys
 import time
 import uuid
 from collections.abc import Iterable
@@ -49,18 +50,25 @@ class OpenJournal(Journal):
         self._segment_begin = self._segment_end = 0
         self._tail = Tail()
 
-    def begin_again(self) -> None:
-        """Go on as a new journal: the folder of this one was taken away under us. Raises OSError, nothing changed."""
+    def begin_again(self, shipped: int | None) -> None:
+        """Go on as a new journal: the folder of this one was taken away under us. Raises OSError, nothing changed.
+
+        What is in memory behind the position `shipped` goes along; nothing if that is not known (None).
+        """
         folder, lock = _create(self.folder.parent)
+        found = None if shipped is None else self._tail.take(shipped, sys.maxsize)
         with suppress(OSError):  # what had it may be gone, too
             self.close()
         self.release()
         self.folder, self._lock = folder, lock
-        self.id = self.folder.name
+        self.id = folder.name
         self._queue_id = None
         self._space.own -= self.size
         self.position = self.size = 0
         self._tail = Tail()
+        if found and found.lines:
+            with suppress(OSError, JournalFullError):
+                self.append(*found.lines)
 
     def probe(self) -> None:
         """Raise OSError if nothing could be written now: asked when no visitor's event tells."""

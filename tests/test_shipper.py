@@ -234,20 +234,26 @@ async def test_a_folder_that_cannot_be_made_again_is_tried_until_it_can(tmp_path
     await tasks.end(running)
 
 
-async def test_what_stood_only_in_a_folder_that_is_taken_away_is_counted(tmp_path, end):
+@pytest.mark.parametrize("in_doubt", [False, True])
+async def test_what_is_in_memory_outlives_its_folder_if_it_is_known_where_redis_stands(
+    tmp_path, end, redis, in_doubt
+):
     shipper = new_shipper(tmp_path / "journal", end)
     (lane,) = shipper.lanes
-    append(lane.journal, 20)
+    lines = append(lane.journal, 20)
     await ship_all(lane.shipment)
-    gone = lane.journal.position
-    append(lane.journal, 10)
-    gone = lane.journal.position - gone
+    shipped = lane.journal.position
+    more = append(lane.journal, 10, begin=20)
+    unshipped = lane.journal.position - shipped
+    if in_doubt:
+        lane.shipment.look_again()
     shutil.rmtree(lane.journal.folder)
     lane._mind_folder()
-    assert lane.shipment.gone_bytes == gone
-    append(lane.journal, 1)
+    assert lane.shipment.gone_bytes == (unshipped if in_doubt else 0)
+    last = append(lane.journal, 1, begin=30)
     await ship_all(lane.shipment)
-    assert (lane.shipment.went_back, lane.shipment.gone_bytes, lane.unshipped_bytes) == (0, gone, 0)
+    assert await queued(redis) == [*lines, *([] if in_doubt else more), *last]
+    assert (lane.shipment.went_back, lane.unshipped_bytes) == (0, 0)
     shipper.close()
 
 
