@@ -23,7 +23,7 @@ class Guest(Protocol):
     def silent_since(self) -> float | None:
         """When it was last answered, or began, by the loop's clock; None while a request is in hand."""
 
-    def leave(self) -> None:
+    def abort(self) -> None:
         """Close at once."""
 
 
@@ -41,7 +41,7 @@ class Crowd:
     def __len__(self) -> int:
         return len(self._guests)
 
-    def enter(self, guest: Guest) -> None:
+    def add(self, guest: Guest) -> None:
         """Count a connection, or close it if no other makes room."""
         if len(self._guests) >= self.most:
             self._make_room()
@@ -49,9 +49,9 @@ class Crowd:
             self._guests.add(guest)
         else:
             self.refused += 1
-            guest.leave()
+            guest.abort()
 
-    def left(self, guest: Guest) -> None:
+    def discard(self, guest: Guest) -> None:
         """Count it no more."""
         self._guests.discard(guest)
 
@@ -60,7 +60,7 @@ class Crowd:
         for _, guest in nsmallest(max(self.most // _SHARE_AT_ONCE, 1), silent, key=itemgetter(0)):
             self._guests.discard(guest)
             self.gave_way += 1
-            guest.leave()
+            guest.abort()
 
 
 def connections_allowed(wanted: int) -> int:

@@ -107,7 +107,7 @@ class Connection(PromptHandler):
         super().connection_made(transport)
         self._deadline: asyncio.TimerHandle | None = self._loop.call_later(REQUEST_SECONDS, self._give_up)
         if self._crowd is not None:
-            self._crowd.enter(self)
+            self._crowd.add(self)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; with the first whole request the deadline is kept."""
@@ -119,13 +119,13 @@ class Connection(PromptHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """End."""
         if self._crowd is not None:
-            self._crowd.left(self)
+            self._crowd.discard(self)
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
         super().connection_lost(exc)
 
-    def leave(self) -> None:
+    def abort(self) -> None:
         """Close at once: with TLS a client that says no goodbye would keep us for half a minute."""
         if self.transport is not None:
             self.transport.abort()

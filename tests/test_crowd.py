@@ -119,7 +119,7 @@ class Visitor:
     silent_since: float | None
     here: bool = True
 
-    def leave(self):
+    def abort(self):
         self.here = False
 
 
@@ -127,9 +127,9 @@ def test_a_64th_makes_room_together():
     crowd = Crowd(640)
     visitors = [Visitor(float(-number) if number % 2 else None) for number in range(640)]
     for visitor in visitors:
-        crowd.enter(visitor)
+        crowd.add(visitor)
     assert len(crowd) == 640
-    crowd.enter(Visitor(0.0))
+    crowd.add(Visitor(0.0))
     gone = [number for number, visitor in enumerate(visitors) if not visitor.here]
     assert gone == list(range(621, 640, 2))
     assert (len(crowd), crowd.gave_way, crowd.refused) == (631, 10, 0)
