@@ -5,6 +5,7 @@ that time hold memory (docs/benchmarks.md) and open files, until there are none 
 """
 
 import resource
+import time
 from heapq import nsmallest
 from operator import itemgetter
 from typing import Final, Protocol
@@ -14,6 +15,9 @@ KEPT_FILES: Final = 256
 
 _SHARE_AT_ONCE: Final = 64
 """A 64th of all makes room together: to look for the longest silent takes a millisecond or two."""
+
+_LOOK_SECONDS: Final = 0.02
+"""Between looks where fewer than that were silent, or every newcomer would cost a look."""
 
 
 class Guest(Protocol):
@@ -37,6 +41,7 @@ class Crowd:
         self.refused = 0
         """New ones that found no room: every other had a request in hand."""
         self._guests: set[Guest] = set()
+        self._look_at = 0.0
 
     def __len__(self) -> int:
         return len(self._guests)
@@ -56,8 +61,13 @@ class Crowd:
         self._guests.discard(guest)
 
     def _make_room(self) -> None:
+        now, share = time.monotonic(), max(self.most // _SHARE_AT_ONCE, 1)
+        if now < self._look_at:
+            return
         silent = [(since, guest) for guest in self._guests if (since := guest.silent_since) is not None]
-        for _, guest in nsmallest(max(self.most // _SHARE_AT_ONCE, 1), silent, key=itemgetter(0)):
+        if len(silent) < share:
+            self._look_at = now + _LOOK_SECONDS
+        for _, guest in nsmallest(share, silent, key=itemgetter(0)):
             self._guests.discard(guest)
             self.gave_way += 1
             guest.abort()

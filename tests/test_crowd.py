@@ -110,6 +110,7 @@ async def test_who_waits_for_an_answer_is_not_closed_for_a_new_one(tmp_path, red
         assert counted["onward_connections_closed_total", (("which", "idle"),)] == 0
         answered.set()
         assert await asyncio.gather(*asking) == [200] * MOST
+        await asyncio.sleep(0.05)  # for so long nobody looked who is silent
         assert await asked(*await arrive(environ["PORT"])) == 200, "one that is silent now made room"
     upstream.close()
 
@@ -133,6 +134,25 @@ def test_a_64th_makes_room_together():
     gone = [number for number, visitor in enumerate(visitors) if not visitor.here]
     assert gone == list(range(621, 640, 2))
     assert (len(crowd), crowd.gave_way, crowd.refused) == (631, 10, 0)
+
+
+def test_newcomers_to_a_crowd_that_waits_for_answers_do_not_cost_a_look_each():
+    looks = []
+
+    class Waiting(Visitor):
+        @property
+        def silent_since(self):
+            looks.append(None)
+
+        @silent_since.setter
+        def silent_since(self, _since):
+            pass
+
+    crowd = Crowd(640)
+    for _ in range(640 + 50):
+        crowd.add(Waiting(None))
+    assert crowd.refused == 50
+    assert len(looks) <= 640 * 10
 
 
 @pytest.mark.parametrize(
