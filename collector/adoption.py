@@ -47,8 +47,9 @@ class Adoption:
             ends = await self._ends_by_id()
             self._forget_removed()
             for folder in self._folders():
-                with self._one_of_many(folder.name):
-                    self._adopt(folder, ends)
+                if folder.name not in self._adopted:
+                    with self._one_of_many(folder.name):
+                        self._adopt(folder, ends)
             taken = 0
             for journal_id, shipment in list(self._adopted.items()):
                 with self._one_of_many(journal_id):
@@ -74,14 +75,14 @@ class Adoption:
 
     def _forget_removed(self) -> None:
         """Say no more of journals that are gone. One that another process is just looking at stays what it was."""
-        for told in (self.stranded, self.unreadable):
-            for name in [name for name in told if not (self._directory / name).exists()]:
-                del told[name]
-        for name in [
-            name for name, shipment in self._adopted.items() if not shipment.journal.folder.exists()
-        ]:
-            log.error("journal_taken_away", journal=name, cure="leave JOURNAL_DIR to the collector")
-            self._adopted.pop(name).journal.release()
+        for name in {*self.stranded, *self.unreadable, *self._adopted}:
+            if not _is_gone(self._directory / name):
+                continue
+            self.stranded.pop(name, None)
+            self.unreadable.pop(name, None)
+            if (shipment := self._adopted.pop(name, None)) is not None:
+                log.error("journal_taken_away", journal=name, cure="leave JOURNAL_DIR to the collector")
+                shipment.journal.release()
 
     @contextmanager
     def _one_of_many(self, name: str) -> Iterator[None]:
@@ -132,13 +133,22 @@ class Adoption:
     async def _ship_one(self, shipment: Shipment) -> None:
         shipment.look_again()
         lines, torn, gone = shipment.lines, shipment.torn_bytes, shipment.gone_bytes
-        while await shipment.step():
-            pass
-        self.lines += shipment.lines - lines
-        self.torn_bytes += shipment.torn_bytes - torn
-        self.gone_bytes += shipment.gone_bytes - gone
+        try:
+            while await shipment.step():
+                pass
+        finally:
+            self.lines += shipment.lines - lines
+            self.torn_bytes += shipment.torn_bytes - torn
+            self.gone_bytes += shipment.gone_bytes - gone
         old = shipment.journal.last_written() < time.time() - self._keep_seconds
         if (old or self._space.is_crowded) and await shipment.durable() == shipment.position:
             shipment.journal.remove()
             del self._adopted[shipment.journal.id]
             await shipment.forget_position()
+
+
+def _is_gone(folder: Path) -> bool:
+    try:
+        return not folder.exists()
+    except OSError:
+        return False  # nobody can tell

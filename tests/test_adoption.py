@@ -1,11 +1,13 @@
 """Journals of processes that are gone: each arrives once, and what is wrong with one keeps no other waiting."""
 
+import asyncio
 import shutil
 
 import pytest
 from structlog.testing import capture_logs
 from test_shipper import KEYS, append, new_shipper, queued, until
 
+from collector.adoption import LOOK_SECONDS
 from collector.journal import journal_folders, journals_left_behind
 from collector.open_journal import OpenJournal
 from collector.queue import open_redis, queue_id
@@ -92,7 +94,8 @@ async def test_a_journal_that_cannot_be_read_is_told_and_keeps_no_other_waiting(
 
     with capture_logs() as logs:
         await until(told)
-    assert [entry["event"] for entry in logs].count("journal_unreadable") == 2
+        await asyncio.sleep(2.5 * LOOK_SECONDS)
+    assert [entry["event"] for entry in logs].count("journal_unreadable") == 2, "each is said once"
 
     (one.folder / "queue").rmdir()
     (one.folder / "aside").rename(one.folder / "queue")
@@ -121,9 +124,11 @@ async def test_a_journal_left_behind_that_is_taken_away_is_told_and_costs_no_oth
     lines += others
     with capture_logs() as logs:
         await until(arrived)
+        await asyncio.sleep(2 * LOOK_SECONDS)
     await tasks.end(running)
     taken_away = [entry["journal"] for entry in logs if entry["event"] == "journal_taken_away"]
     assert taken_away == [gone.id]
+    assert not shipper.adoption.unreadable
 
 
 async def test_a_journal_that_lost_the_id_of_its_queue_waits_for_a_person(tmp_path, end):
