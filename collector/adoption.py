@@ -9,11 +9,14 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
-from collector.journal import journal_folders, take_up
+from collector.journal import journal_folders, sweep, take_up
 from collector.queue import queue_id
 from collector.shipment import QueueEnd, Shipment
 from collector.space import Space
 from process.logs import log
+
+MOST_ADOPTED: Final = 128
+"""At once, an open file each; the others wait until those are kept no longer."""
 
 LOOK_SECONDS: Final = 1.0
 """Between looks at the folder, and at the Redis of journals that wait for it."""
@@ -43,20 +46,19 @@ class Adoption:
 
     async def ship(self) -> None:
         """Look for journals and ship them, until cancelled."""
+        sweep(self._directory)
         while True:
             ends = await self._ends_by_id()
             self._forget_removed()
             for folder in self._folders():
-                if folder.name not in self._adopted:
+                if folder.name not in self._adopted and len(self._adopted) < MOST_ADOPTED:
                     with self._one_of_many(folder.name):
                         self._adopt(folder, ends)
-            taken = 0
             for journal_id, shipment in list(self._adopted.items()):
                 with self._one_of_many(journal_id):
                     if shipment.end in ends.values():
                         await self._ship_one(shipment)
-                    taken += shipment.journal.bytes_on_disk()
-            self._space.adopted = taken
+            self._space.adopted = sum(map(_bytes_on_disk, self._adopted.values()))
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _ends_by_id(self) -> dict[str, QueueEnd]:
@@ -91,15 +93,16 @@ class Adoption:
             yield
         except RedisError:
             return  # it is away in the next round too: its journals wait
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 (a damaged one may surprise us)
+            why = str(error) if isinstance(error, OSError) else repr(error)
             if name not in self.unreadable:
                 log.error(
                     "journal_unreadable",
                     journal=name,
-                    why=str(error),
+                    why=why,
                     cure="let this user read and write its files; it is tried again every second",
                 )
-            self.unreadable[name] = str(error)
+            self.unreadable[name] = why
         else:
             self.unreadable.pop(name, None)
 
@@ -110,7 +113,7 @@ class Adoption:
             return
         try:
             bound_to = journal.queue_id
-        except OSError:
+        except BaseException:
             journal.release()
             raise
         end = next(iter(ends.values()), None) if bound_to is None else ends.get(bound_to)
@@ -145,6 +148,13 @@ class Adoption:
             shipment.journal.remove()
             del self._adopted[shipment.journal.id]
             await shipment.forget_position()
+
+
+def _bytes_on_disk(shipment: Shipment) -> int:
+    try:
+        return shipment.journal.bytes_on_disk()
+    except OSError:
+        return 0  # it is just being taken away, or cannot be read
 
 
 def _is_gone(folder: Path) -> bool:

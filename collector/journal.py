@@ -25,6 +25,7 @@ from collector.segment import Chunk, read_segment
 
 SUFFIX: Final = ".segment"
 
+_REMOVED: Final = ".removed-"
 _ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -43,7 +44,7 @@ class Journal:
         """The queue this journal ships to, or None as long as no attempt was made."""
         file = self.folder / "queue"
         if self._queue_id is None and file.exists():
-            self._queue_id = file.read_text()
+            self._queue_id = file.read_text("ascii", "replace")  # what is damaged is no queue's id
         return self._queue_id
 
     def bind(self, queue_id: str) -> None:
@@ -110,13 +111,21 @@ class Journal:
         return segments[-1][1].stat().st_mtime if segments else 0.0
 
     def remove(self) -> None:
-        """Remove the journal and let go of its lock."""
-        shutil.rmtree(self.folder)
+        """Remove the journal and let go of its lock; raises OSError, and it is as it was."""
+        # In one step it is none any more: who found half of one would ship it, and to any queue.
+        removed = self.folder.rename(self.folder.with_name(f"{_REMOVED}{self.id}"))
         self.release()
+        shutil.rmtree(removed, ignore_errors=True)
 
     def release(self) -> None:
         """Let another process take this journal up."""
         os.close(self._lock)
+
+
+def sweep(directory: Path) -> None:
+    """Remove what is left of journals that were being removed when their process ended."""
+    for folder in directory.glob(f"{_REMOVED}*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def journal_folders(directory: Path) -> list[Path]:
@@ -138,8 +147,12 @@ def take_up(folder: Path) -> Journal | None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return None
-        if not (folder / "lock").exists():
+        try:
+            named = (folder / "lock").stat()
+        except FileNotFoundError:
             return None
+        if not os.path.samestat(named, os.fstat(lock)):
+            return None  # another one was made meanwhile
         unless_ours.pop_all()
         return Journal(folder, lock)
 

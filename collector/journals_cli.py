@@ -93,11 +93,11 @@ def _rows(directory: Path, queues: Mapping[str, str]) -> Iterator[tuple[str, ...
 
 def _row(journal: Journal, in_use: bool, queues: Mapping[str, str]) -> tuple[str, ...]:
     try:
-        bound_to = journal.queue_id
+        bound_to, written = journal.queue_id, journal.last_written()
         return (
             journal.id,
             str(journal.bytes_on_disk()),
-            f"{time.time() - journal.last_written():.0f} s ago",
+            f"{time.time() - written:.0f} s ago" if written else "none yet",
             "in use" if in_use else "left behind",
             "any" if bound_to is None else queues.get(bound_to, "no Redis of ours: stranded"),
         )

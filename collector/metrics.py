@@ -41,7 +41,7 @@ FAMILIES: Final = (
     Family(
         "onward_journal_gone_bytes_total",
         "counter",
-        "Bytes of events that neither Redis nor a journal has any more",
+        "Bytes of events that neither Redis nor a journal has any more: lost, but for what Kafka has",
     ),
     Family(
         "onward_journals_stranded",

@@ -49,6 +49,9 @@ class OpenJournal(Journal):
         self._segment = -1
         self._segment_begin = self._segment_end = 0
         self._tail = Tail()
+        self._spare = -1
+        """An open file that a segment may take the place of."""
+        self._keep_spare()
 
     def begin_again(self, shipped: int | None) -> None:
         """Go on as a new journal: the folder of this one was taken away under us. Raises OSError, nothing changed.
@@ -66,6 +69,7 @@ class OpenJournal(Journal):
         self._space.own -= self.size
         self.position = self.size = 0
         self._tail = Tail()
+        self._keep_spare()
         if found and found.lines:
             with suppress(OSError, JournalFullError):
                 self.append(*found.lines)
@@ -137,11 +141,12 @@ class OpenJournal(Journal):
     def close(self) -> None:
         """Append no more."""
         self._seal()
+        self._let_spare_go()
 
     def _open_segment(self) -> None:
         path = self._path(self.position)
         header = self._header
-        segment = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        segment = self._opened(path)
         try:
             written = os.write(segment, header)
         except OSError:
@@ -186,6 +191,28 @@ class OpenJournal(Journal):
                 os.fsync(segment)
         finally:
             os.close(segment)
+            self._keep_spare()
+
+    def _opened(self, path: Path) -> int:
+        """Open a new segment, also when strangers hold all the files that the system lets us open."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+        try:
+            return os.open(path, flags, 0o600)
+        except OSError as error:
+            if error.errno != errno.EMFILE or self._spare < 0:
+                raise
+        self._let_spare_go()
+        return os.open(path, flags, 0o600)
+
+    def _keep_spare(self) -> None:
+        if self._spare < 0:
+            with suppress(OSError):
+                self._spare = os.open(os.devnull, os.O_RDONLY)
+
+    def _let_spare_go(self) -> None:
+        if self._spare >= 0:
+            os.close(self._spare)
+        self._spare = -1
 
 
 def _create(directory: Path) -> tuple[Path, int]:
@@ -193,7 +220,11 @@ def _create(directory: Path) -> tuple[Path, int]:
     name = str(uuid.uuid4())
     unlocked = directory / f".{name}"
     unlocked.mkdir(parents=True)
-    lock = os.open(unlocked / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        lock = os.open(unlocked / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError:
+        unlocked.rmdir()
+        raise
     fcntl.flock(lock, fcntl.LOCK_EX)
     # Others see the journal only now that it is locked: they would take it for one left behind.
     return unlocked.rename(directory / name), lock

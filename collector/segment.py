@@ -50,6 +50,8 @@ def read_segment(
     with path.open("rb") as file:
         header = len(file.readline())
         end = begin + path.stat().st_size - header if limit is None else limit
+        if end <= position:  # shipped from memory, then lost by a power failure
+            return Chunk([], position, position)
         file.seek(header + position - begin)
         data = file.read(min(most_bytes, end - position))
         lines, used, torn = _records(data, most_lines)

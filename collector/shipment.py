@@ -27,6 +27,19 @@ _SHIP: Final = resources.files("collector").joinpath("ship.lua").read_text()
 
 
 @dataclass(frozen=True, slots=True)
+class _Push:
+    """What a push moves, and will have been if Redis stands at its end."""
+
+    end: int
+    lines: int
+    torn_bytes: int
+    gone_bytes: int
+
+
+_NOTHING: Final = _Push(0, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
 class QueueEnd:
     """One queue on one Redis."""
 
@@ -53,8 +66,8 @@ class Shipment:
         """Passed over because no whole record stood there."""
         self.gone_bytes = 0
         """What neither Redis nor the journal has any more: Redis went back too far, or the folder was taken away."""
-        self._unanswered = (0, 0)
-        """Where the journal will stand if the last push arrived, and its lines."""
+        self._unanswered = _NOTHING
+        """The last push, as long as it is not known whether it arrived."""
 
     async def step(self) -> bool:
         """Ship some records; False when there is nothing left to ship. Raises RedisError."""
@@ -69,7 +82,8 @@ class Shipment:
         chunk = self.journal.read(expected, most_lines=MOST_LINES, most_bytes=MOST_BYTES, until=until)
         if chunk.end == expected:
             return False
-        self.position, self._unanswered = None, (chunk.end, len(chunk.lines))
+        self._unanswered = _Push(chunk.end, len(chunk.lines), chunk.torn, chunk.begin - expected)
+        self.position = None
         keys = [self.end.keys.list, self._position_key, self.end.keys.id]
         try:
             stored = await self._ship(keys, [expected, chunk.end, queue, *chunk.lines])
@@ -79,8 +93,6 @@ class Shipment:
             await self._follow_emptied_redis(queue)
             return True
         self._take_over(int(stored))
-        if self.position == chunk.end:
-            self._count_passed_over(torn=chunk.torn, gone=chunk.begin - expected)
         return True
 
     def look_again(self) -> None:
@@ -89,7 +101,7 @@ class Shipment:
 
     def begin_again(self, gone_bytes: int) -> None:
         """Go on with a journal begun again, whose old self took so many bytes with it."""
-        self.position, self.acknowledged, self._unanswered = None, 0, (0, 0)
+        self.position, self.acknowledged, self._unanswered = None, 0, _NOTHING
         self.gone_bytes += gone_bytes
 
     async def forget_position(self) -> None:
@@ -98,10 +110,10 @@ class Shipment:
 
     def _take_over(self, stored: int) -> None:
         """Believe Redis where the journal stands; a push whose reply was lost is counted when it is seen there."""
-        end, lines = self._unanswered
-        if stored == end:
-            self.lines += lines
-        self._unanswered = (0, 0)
+        push, self._unanswered = self._unanswered, _NOTHING
+        if stored == push.end:
+            self.lines += push.lines
+            self._count_passed_over(push.torn_bytes, push.gone_bytes)
         if stored < self.acknowledged:
             self.went_back += 1
             log.error(
@@ -112,7 +124,7 @@ class Shipment:
             )
         self.position = self.acknowledged = stored
 
-    def _count_passed_over(self, *, torn: int, gone: int) -> None:
+    def _count_passed_over(self, torn: int, gone: int) -> None:
         if torn:
             self.torn_bytes += torn
             log.warning("journal_torn", journal=self.journal.id, bytes_skipped=torn)

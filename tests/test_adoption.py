@@ -142,3 +142,43 @@ def test_a_folder_that_is_no_journal_is_left_alone(tmp_path):
     left, _ = left_behind(tmp_path, 3)
     (tmp_path / "lost+found").mkdir()
     assert journal_folders(tmp_path) == [left.folder]
+
+
+async def test_a_journal_whose_queue_is_damaged_waits_for_a_person(tmp_path, end):
+    damaged, _ = left_behind(tmp_path, 3, bound_to=NO_QUEUE)
+    (damaged.folder / "queue").write_bytes(b"\xff\xfe")
+    adoption = new_shipper(tmp_path, end).adoption
+    adoption._adopt(damaged.folder, await adoption._ends_by_id())
+    assert list(adoption.stranded) == [damaged.id]
+
+
+async def test_what_waits_for_a_redis_that_takes_nothing_counts_against_the_limit(tmp_path, end, redis):
+    left, _ = left_behind(tmp_path, 100)
+    shipper = new_shipper(tmp_path, end)
+    await redis.set("click_queue", "no list")
+    running = shipper.start()
+
+    async def counted():
+        return shipper.adoption._space.adopted == left.bytes_on_disk()
+
+    await until(counted)
+    await asyncio.sleep(2 * LOOK_SECONDS)
+    assert await counted()
+    await tasks.end(running)
+
+
+async def test_so_many_are_adopted_at_once_and_all_are_shipped(tmp_path, end, redis, monkeypatch):
+    monkeypatch.setattr("collector.adoption.MOST_ADOPTED", 3)
+    lines = [line for begin in range(10) for line in left_behind(tmp_path, 1, begin)[1]]
+    shipper = new_shipper(tmp_path, end, keep_seconds=0)
+    running = shipper.start()
+    most = 0
+
+    async def arrived():
+        nonlocal most
+        most = max(most, len(shipper.adoption._adopted))
+        return sorted(await queued(redis)) == sorted(lines)
+
+    await until(arrived)
+    await tasks.end(running)
+    assert most <= 3

@@ -2,15 +2,16 @@
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
-from collector.journal import journals_left_behind
+from collector.journal import journal_folders, journals_left_behind, sweep
 from collector.open_journal import JournalFullError, OpenJournal
 from collector.space import Space
 
@@ -72,6 +73,18 @@ def test_a_torn_tail_is_passed_over_and_counted(journal):
     os.truncate(path, path.stat().st_size - 2)
     lines, torn, _ = read_all(left_behind(journal))
     assert (lines, torn) == ([b"one", b"two"], 8 + len(b"three") - 2)
+
+
+@pytest.mark.parametrize("lost", [1, 8, 40])
+def test_a_file_that_lost_what_was_shipped_from_memory_has_nothing_more(journal, lost):
+    for line in (b"one", b"two", b"three"):
+        journal.append(line)
+    shipped = journal.position
+    _, path = journal.segments()[-1]
+    os.truncate(path, path.stat().st_size - lost)
+    found = left_behind(journal)
+    chunk = found.read(shipped, most_lines=10, most_bytes=MEGABYTE)
+    assert (chunk.lines, chunk.begin, chunk.end, chunk.torn) == ([], shipped, shipped, 0)
 
 
 def test_a_tail_of_zeros_is_torn_and_no_event(journal):
@@ -193,6 +206,38 @@ def test_a_reader_who_falls_behind_reads_the_file_and_catches_up(journal):
                 found += chunk.lines
                 position = chunk.end
     assert found == lines
+
+
+def test_a_segment_is_opened_also_when_strangers_hold_all_open_files(journal):
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, before[1]), before[1]))
+        with suppress(OSError):
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        lines = [b"%d" % number + bytes(1000) for number in range(300)]
+        for line in lines:
+            journal.append(line)
+    finally:
+        for file in held:
+            os.close(file)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert len(journal.segments()) > 1
+    assert read_all(journal, until=journal.position)[0] == lines
+
+
+def test_a_journal_whose_removal_is_cut_short_is_none_any_more(journal, monkeypatch):
+    journal.append(b"shipped")
+    found = left_behind(journal)
+    with monkeypatch.context() as cut_short:
+        cut_short.setattr(shutil, "rmtree", lambda *_, **__: None)
+        found.remove()
+    directory = journal.folder.parent
+    assert journal_folders(directory) == []
+    (rest,) = directory.iterdir()
+    sweep(directory)
+    assert not rest.exists()
 
 
 def test_a_journal_belongs_to_one_process_at_a_time(journal):
