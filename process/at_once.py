@@ -97,12 +97,15 @@ class PromptHandler(RequestHandler):
         """What came while a request was in hand: out of sight of aiohttp's task, which would take it up itself."""
 
     @property
-    def silent_since(self) -> float | None:
-        """When it was last answered, or began, by the loop's clock; None while a request is in hand."""
-        waiter = self._waiter
-        if waiter is None or waiter.done() or self._messages or self._behind:
-            return None
+    def answered_at(self) -> float:
+        """When a request was answered last, or the connection began, by the loop's clock."""
         return self._next_keepalive_close_time - self._keepalive_timeout
+
+    @property
+    def in_hand(self) -> bool:
+        """Whether a request is."""
+        waiter = self._waiter
+        return waiter is None or waiter.done() or bool(self._messages or self._behind)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; the requests among them are answered at the end of the turn."""

@@ -10,8 +10,8 @@ from heapq import nsmallest
 from operator import itemgetter
 from typing import Final, Protocol
 
-KEPT_FILES: Final = 256
-"""Open files that visitors leave to us: some 200 connections to upstream servers, journals, Redis, the database."""
+KEPT_FILES: Final = 512
+"""Open files that visitors leave to us: 200 connections to upstream servers, 128 journals left behind, Redis, …"""
 
 _SHARE_AT_ONCE: Final = 64
 """A 64th of all makes room together: to look for the longest silent takes a millisecond or two."""
@@ -23,9 +23,8 @@ _LOOK_SECONDS: Final = 0.02
 class Guest(Protocol):
     """A connection."""
 
-    @property
     def silent_since(self) -> float | None:
-        """When it was last answered, or began, by the loop's clock; None while a request is in hand."""
+        """Since when nothing came of it, by the loop's clock; None while a request is in hand and gets on."""
 
     def abort(self) -> None:
         """Close at once."""
@@ -64,7 +63,7 @@ class Crowd:
         now, share = time.monotonic(), max(self.most // _SHARE_AT_ONCE, 1)
         if now < self._look_at:
             return
-        silent = [(since, guest) for guest in self._guests if (since := guest.silent_since) is not None]
+        silent = [(since, guest) for guest in self._guests if (since := guest.silent_since()) is not None]
         if len(silent) < share:
             self._look_at = now + _LOOK_SECONDS
         for _, guest in nsmallest(share, silent, key=itemgetter(0)):

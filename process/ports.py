@@ -11,7 +11,7 @@ from aiohttp import web
 
 from process.at_once import AtOnce
 from process.crowd import Crowd
-from process.protocol import AHEAD_BYTES, REQUEST_SECONDS, TAKE_SECONDS, server
+from process.protocol import AHEAD_BYTES, GOODBYE_SECONDS, REQUEST_SECONDS, TAKE_SECONDS, server
 from process.run import CannotStartError
 
 REQUESTS_FINISH_SECONDS: Final = 3.0
@@ -70,5 +70,6 @@ async def open_door(
         backlog=_BACKLOG,
         ssl=context,
         ssl_handshake_timeout=REQUEST_SECONDS if context else None,
+        ssl_shutdown_timeout=GOODBYE_SECONDS if context else None,
     )
     return Door(port, runner)

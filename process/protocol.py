@@ -28,6 +28,9 @@ REQUEST_SECONDS: Final = 10.0
 KEEP_ALIVE_SECONDS: Final = 75.0
 """From an answer to the end of the next request's headers: above a load balancer's 60 s, so that it closes first."""
 
+GOODBYE_SECONDS: Final = 3.0
+"""For a client with TLS to say goodbye, too, before the connection is closed."""
+
 LINGER_SECONDS: Final = 3.0
 """For a body nobody wants to be read and thrown away, before the connection is closed."""
 
@@ -96,15 +99,22 @@ async def read_body(request: web.BaseRequest) -> bytes:
 class Connection(PromptHandler):
     """One client's connection."""
 
-    __slots__ = ("_crowd", "_deadline")
+    __slots__ = ("_crowd", "_deadline", "_stalled_at", "_untaken", "_wire")
 
     def __init__(self, manager: web.Server, *, crowd: Crowd | None = None, **options: Any) -> None:
         super().__init__(manager, **options)
         self._crowd: Final = crowd
+        self._stalled_at: float | None = None
+        """When the client last took something of what is too much for it; None while it keeps up."""
+        self._untaken = 0
+        """Bytes of that, when we last looked."""
+        self._wire: asyncio.Transport | None = None
+        """The transport until it is closed, and not only, as aiohttp's, until it is to be closed."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, with the time that a first request may take, if there is room."""
         super().connection_made(transport)
+        self._wire = self.transport
         self._deadline: asyncio.TimerHandle | None = self._loop.call_later(REQUEST_SECONDS, self._give_up)
         if self._crowd is not None:
             self._crowd.add(self)
@@ -118,6 +128,7 @@ class Connection(PromptHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End."""
+        self._wire = None
         if self._crowd is not None:
             self._crowd.discard(self)
         if self._deadline is not None:
@@ -125,10 +136,36 @@ class Connection(PromptHandler):
             self._deadline = None
         super().connection_lost(exc)
 
+    def pause_writing(self) -> None:
+        """Learn that the client takes less than it is sent."""
+        super().pause_writing()
+        self._stalled_at, self._untaken = self._loop.time(), self._unsent
+
+    def resume_writing(self) -> None:
+        """Learn that it took most of that."""
+        super().resume_writing()
+        self._stalled_at = None
+
+    def silent_since(self) -> float | None:
+        """Since when nothing came of it, by the loop's clock; None while a request is in hand and gets on."""
+        if self._stalled_at is not None:
+            if self._unsent < self._untaken:
+                self._stalled_at, self._untaken = self._loop.time(), self._unsent
+            return self._stalled_at
+        if self.transport is None or self.transport.is_closing():
+            return self.answered_at
+        if self.in_hand:
+            return None
+        return self.answered_at + (TAKE_SECONDS if self._unsent else 0)  # the rest of an answer is on its way
+
+    @property
+    def _unsent(self) -> int:
+        return self._wire.get_write_buffer_size() if self._wire is not None else 0
+
     def abort(self) -> None:
         """Close at once: with TLS a client that says no goodbye would keep us for half a minute."""
-        if self.transport is not None:
-            self.transport.abort()
+        if self._wire is not None:
+            self._wire.abort()
 
     def handle_error(
         self,
