@@ -123,6 +123,8 @@ class Enricher:
         """Enrich some events; a fault of ours costs the one it strikes, and none of its neighbours."""
         try:
             return self._enrich(events, now_ms)
+        except MemoryError:
+            raise  # it is no fault of the event
         except Exception:  # noqa: BLE001 (whatever it is: the batch would meet it again and again)
             log.exception("event_not_enriched", batch=batch.id)
             return [self._enriched_alone(*one, batch, now_ms) for one in events]
@@ -130,6 +132,8 @@ class Enricher:
     def _enriched_alone(self, event: Event, source: Source, batch: Batch, now_ms: int) -> Record | None:
         try:
             (record,) = self._enrich([(event, source)], now_ms)
+        except MemoryError:
+            raise
         except Exception as error:  # noqa: BLE001 (said above)
             reason = f"fault: {type(error).__name__}"
             line = batch.lines[source.index]
