@@ -46,7 +46,8 @@ class Adoption:
 
     async def ship(self) -> None:
         """Look for journals and ship them, until cancelled."""
-        sweep(self._directory)
+        with suppress(OSError):  # whoever writes there says so
+            sweep(self._directory)
         while True:
             ends = await self._ends_by_id()
             self._forget_removed()
@@ -55,8 +56,8 @@ class Adoption:
                     with self._one_of_many(folder.name):
                         self._adopt(folder, ends)
             for journal_id, shipment in list(self._adopted.items()):
-                with self._one_of_many(journal_id):
-                    if shipment.end in ends.values():
+                if shipment.end in ends.values():
+                    with self._one_of_many(journal_id):
                         await self._ship_one(shipment)
             self._space.adopted = sum(map(_bytes_on_disk, self._adopted.values()))
             await asyncio.sleep(LOOK_SECONDS)
@@ -93,18 +94,21 @@ class Adoption:
             yield
         except RedisError:
             return  # it is away in the next round too: its journals wait
-        except Exception as error:  # noqa: BLE001 (a damaged one may surprise us)
-            why = str(error) if isinstance(error, OSError) else repr(error)
-            if name not in self.unreadable:
-                log.error(
-                    "journal_unreadable",
-                    journal=name,
-                    why=why,
-                    cure="let this user read and write its files; it is tried again every second",
-                )
-            self.unreadable[name] = why
+        except OSError as error:
+            self._say_unreadable(
+                name,
+                str(error),
+                cure="let this user read and write its files; it is tried again every second",
+            )
+        except Exception as error:  # noqa: BLE001 (a fault of ours with a damaged one costs no other, nor visitors)
+            self._say_unreadable(name, repr(error), cure="report it", exc_info=error)
         else:
             self.unreadable.pop(name, None)
+
+    def _say_unreadable(self, name: str, why: str, **more: object) -> None:
+        if name not in self.unreadable:
+            log.error("journal_unreadable", journal=name, why=why, **more)
+        self.unreadable[name] = why
 
     def _adopt(self, folder: Path, ends: Mapping[str, QueueEnd]) -> None:
         """Take a journal up if it can be shipped to one of these; one that never tried may go to any of them."""
@@ -113,7 +117,7 @@ class Adoption:
             return
         try:
             bound_to = journal.queue_id
-        except BaseException:
+        except OSError:
             journal.release()
             raise
         end = next(iter(ends.values()), None) if bound_to is None else ends.get(bound_to)

@@ -163,7 +163,7 @@ class Connection(PromptHandler):
         return self._wire.get_write_buffer_size() if self._wire is not None else 0
 
     def abort(self) -> None:
-        """Close at once: with TLS a client that says no goodbye would keep us for half a minute."""
+        """Close at once: without waiting for what is unsent, or with TLS for a goodbye."""
         if self._wire is not None:
             self._wire.abort()
 

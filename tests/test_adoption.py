@@ -124,10 +124,13 @@ async def test_a_journal_left_behind_that_is_taken_away_is_told_and_costs_no_oth
     lines += others
     with capture_logs() as logs:
         await until(arrived)
-        await asyncio.sleep(2 * LOOK_SECONDS)
+
+        async def told():
+            return any(entry["event"] == "journal_taken_away" for entry in logs)
+
+        await until(told)
     await tasks.end(running)
-    taken_away = [entry["journal"] for entry in logs if entry["event"] == "journal_taken_away"]
-    assert taken_away == [gone.id]
+    assert [entry["journal"] for entry in logs if entry["event"] == "journal_taken_away"] == [gone.id]
     assert not shipper.adoption.unreadable
 
 
@@ -150,6 +153,23 @@ async def test_a_journal_whose_queue_is_damaged_waits_for_a_person(tmp_path, end
     adoption = new_shipper(tmp_path, end).adoption
     adoption._adopt(damaged.folder, await adoption._ends_by_id())
     assert list(adoption.stranded) == [damaged.id]
+
+
+async def test_what_nobody_thought_of_with_one_journal_costs_no_other(tmp_path, end, redis):
+    strange, _ = left_behind(tmp_path, 3)
+    _, others = left_behind(tmp_path, 3, begin=3)
+    await redis.set(KEYS.position(strange.id), "no number")
+    shipper = new_shipper(tmp_path, end)
+    running = shipper.start()
+
+    async def told():
+        return shipper.adoption.unreadable.keys() == {strange.id} and await queued(redis) == others
+
+    with capture_logs() as logs:
+        await until(told)
+    await tasks.end(running)
+    (said,) = [entry for entry in logs if entry["event"] == "journal_unreadable"]
+    assert isinstance(said["exc_info"], ValueError)
 
 
 async def test_what_waits_for_a_redis_that_takes_nothing_counts_against_the_limit(tmp_path, end, redis):
